@@ -111,7 +111,7 @@ class Registry(Mapping[str, Factory], Generic[Factory]):
         """
         name, options = parse_spec(spec)
         factory = self[name]
-        return factory(**_read_options(factory, spec, options), **arguments)
+        return factory(**_read_options(factory, spec, options, set(arguments)), **arguments)
 
     def options(self, name: str) -> dict[str, object]:
         """Return the options of an entry and their defaults, as a spec string may set them."""
@@ -150,13 +150,13 @@ class Registry(Mapping[str, Factory], Generic[Factory]):
 
 
 def _read_options(
-    factory: Callable[..., Any], spec: str, options: dict[str, str]
+    factory: Callable[..., Any], spec: str, options: dict[str, str], taken: set[str]
 ) -> dict[str, object]:
     from pydantic import TypeAdapter, ValidationError  # a tenth of a second, only for specs
 
     parameters = inspect.signature(factory).parameters
     function = factory.__init__ if inspect.isclass(factory) else factory
-    hints = get_type_hints(function)
+    hints = {name: hint for name, hint in get_type_hints(function).items() if name not in taken}
     values: dict[str, object] = {}
     for key, text in options.items():
         if key not in parameters or key not in hints:

@@ -1,0 +1,221 @@
+"""What the commands print; the only file that imports rich."""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from rich import box
+from rich.columns import Columns
+from rich.console import Console, Group, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from gnndrop.study.report import Cell, Comparison, GraphSummary
+from gnndrop.study.statistics import Verdict
+
+MARKS = {"better": ("▲", "green"), "worse": ("▼", "red"), "equivalent": "=", "undecided": "?"}
+LEGEND = (
+    "Mean and standard deviation over runs, in points of the metric. Against none: "
+    "▲ better, ▼ worse, = equivalent, ? undecided."
+)
+OPERATOR_WIDTH, CELL_WIDTH, TABLE_WIDTH = 26, 15, 56
+
+
+def write(text: str) -> None:
+    """Write to stdout; a reader that has gone (`| head`) has what it wanted."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # What Python still holds for stdout when it exits must go nowhere, too.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def write_json(document: object) -> None:
+    """Write one JSON document to stdout."""
+    write(json.dumps(document, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def write_pairs(values: Mapping[str, object]) -> None:
+    """Write names and values to stdout, in two columns."""
+    _write_rich(_pairs((name, str(value)) for name, value in values.items()))
+
+
+def write_listing(entries: Iterable[Mapping[str, Any]]) -> None:
+    """Write the entries of `gnndrop list` to stdout."""
+    _write_rich(_pairs((entry["name"], "\n".join(_lines(entry))) for entry in entries))
+
+
+def write_comparison(comparison: Comparison) -> None:
+    """Write the tables, the verdicts, the failures and the protocol of a comparison to stdout."""
+    width = _console().width
+    groups = [
+        Group(title, *(table for graph in graphs for table in _tables(comparison, graph, width)))
+        for title, graphs in _groups(comparison.datasets)
+    ]
+    _write_rich(
+        Columns(groups, padding=(0, 4)),
+        LEGEND,
+        *_section("Verdicts", comparison.sentences()),
+        *_section("Failed trials", _failures(comparison)),
+        *_section("Protocol", _protocol(comparison)),
+    )
+
+
+@contextmanager
+def progress(unit: str) -> Iterator[Callable[[int, int, object], None]]:
+    """Show a bar on stderr while the context lasts, if stderr is a terminal.
+
+    Yields:
+        What to call with the number done, the number of all, and the last result.
+    """
+    console = Console(stderr=True)
+    columns = (TextColumn(unit), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(
+        *columns, console=console, disable=not console.is_terminal, transient=True
+    ) as bar:
+        task = bar.add_task(unit, total=None)
+
+        def on_result(done: int, total: int, result: object) -> None:
+            if result is None:  # the first call: these were found done, and tell nothing of speed
+                bar.reset(task, completed=done, total=total)
+            bar.update(task, completed=done)
+
+        yield on_result
+
+
+def _console() -> Console:
+    color_system = None if os.environ.get("NO_COLOR") else "auto"
+    return Console(color_system=color_system, highlight=False, markup=False, emoji=False)
+
+
+def _write_rich(*parts: RenderableType) -> None:
+    console = _console()
+    with console.capture() as capture:
+        for part in parts:
+            # In a file a sentence is one line; on a terminal it breaks between words.
+            console.print(part, soft_wrap=isinstance(part, str) and not console.is_terminal)
+    write("".join(f"{line.rstrip()}\n" for line in capture.get().splitlines()))
+
+
+def _pairs(rows: Iterable[tuple[str, str]]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    for name, text in rows:
+        table.add_row(name, Text(text))
+    return table
+
+
+def _lines(entry: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the lines that describe an entry of a listing."""
+    yield entry["summary"]
+    if "nodes" in entry:
+        facts = ("nodes", "edges", "features", "classes", "splits", "metric")
+        yield ", ".join(f"{fact} {entry[fact] or 'random'}" for fact in facts)
+        yield f"{'needs no files' if entry['is_offline'] else 'needs files'}; {entry['note']}"
+    if entry.get("axes"):
+        yield f"site: {entry['site']}; mask axes: {' x '.join(entry['axes'])}"
+    if entry["options"]:
+        yield "options: " + ", ".join(_option(*item) for item in entry["options"].items())
+    if entry["source"]:
+        yield f"source: {entry['source']}"
+
+
+def _option(name: str, default: object) -> str:
+    """Return an option as a spec would set it; its name alone where the default is to decide."""
+    return name if default is None else f"{name}={str(default).lower()}"
+
+
+def _groups(
+    graphs: Iterable[GraphSummary],
+) -> Iterator[tuple[str, list[GraphSummary]]]:
+    for title, homophilous in (("HOMOPHILOUS", True), ("HETEROPHILOUS", False)):
+        members = [graph for graph in graphs if graph.homophilous == homophilous]
+        if members:
+            yield title, members
+
+
+def _tables(comparison: Comparison, graph: GraphSummary, width: int) -> Iterator[Table]:
+    """Yield a dataset's table, or several where its models do not fit side by side."""
+    rows = [row for row in comparison.rows() if row[0].dataset == graph.name]
+    models = list(dict.fromkeys(cell.model for cell, _ in rows))
+    fitting = max(1, (width - OPERATOR_WIDTH) // CELL_WIDTH)
+    for first in range(0, len(models), fitting):
+        yield _table(graph, models[first : first + fitting], rows)
+
+
+def _table(
+    graph: GraphSummary, models: list[str], rows: list[tuple[Cell, Verdict | None]]
+) -> Table:
+    measures = ", ".join(
+        f"{name.replace('_', '-')} {value:.2f}" for name, value in graph.homophily.items()
+    )
+    table = Table(
+        title=f"\n{graph.name}: nodes {graph.nodes}, edges {graph.edges}, splits {graph.splits}, "
+        f"metric {graph.metric}\nhomophily: {measures}",
+        title_justify="left",
+        title_style="",
+        header_style="",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        min_width=TABLE_WIDTH,
+    )
+    table.add_column("operator", overflow="fold", max_width=OPERATOR_WIDTH)
+    for model in models:
+        table.add_column(model, overflow="fold")
+    texts = {(cell.operator, cell.model): _score(cell, verdict) for cell, verdict in rows}
+    for operator in dict.fromkeys(cell.operator for cell, _ in rows):
+        table.add_row(operator, *(texts[operator, model] for model in models))
+    return table
+
+
+def _score(cell: Cell, verdict: Verdict | None) -> Text:
+    known = sum(score is not None for score in cell.scores)
+    text = Text(cell.status if cell.mean is None else f"{100 * cell.mean:.1f}")
+    if cell.std is not None:
+        text.append(f" ± {100 * cell.std:.1f}")
+    if 0 < known < len(cell.scores):
+        text.append(f" ({known}/{len(cell.scores)})")
+    if verdict is not None:
+        text = Text.assemble(text, " ", MARKS[verdict.verdict])
+    return text
+
+
+def _section(title: str, lines: list[str]) -> list[str]:
+    return ["", f"{title}:", *(f"- {line}" for line in lines)] if lines else []
+
+
+def _failures(comparison: Comparison) -> list[str]:
+    """Return a line for each operator, model, dataset and reason, with the seeds that it struck."""
+    seeds: dict[tuple[str, str], list[str]] = {}
+    for one in comparison.failures:
+        place = f"{one.operator} in {one.model} on {one.dataset}"
+        seeds.setdefault((place, one.error), []).append(str(one.seed))
+    return [
+        f"{place}, seeds {', '.join(struck)}: {error}" for (place, error), struck in seeds.items()
+    ]
+
+
+def _protocol(comparison: Comparison) -> list[str]:
+    """Return how scores and verdicts were reached."""
+    asked = comparison.protocol
+    train = asked["train"]
+    splits = "each on every split" if asked["splits"] == "all" else "seed k on split k mod n"
+    stop = f", patience {train['patience']}" if train["patience"] else ""
+    rates = f"rate chosen on validation from {', '.join(map(str, asked['rates']))}"
+    rows = "; bag-of-words rows sum to one" if train["normalize_features"] else ""
+    tests = {
+        "paired-t": "paired t test (one fixed split)",
+        "nadeau-bengio-t": "paired t test with the Nadeau-Bengio correction (splits vary)",
+    }
+    used = dict.fromkeys(verdict.test for verdict in comparison.verdicts)
+    return [
+        f"{asked['seeds']} seeds, {splits}{'; ' + rates if asked['rates'] else ''}",
+        f"Adam, learning rate {train['learning_rate']:g}, weight decay {train['weight_decay']:g}, "
+        f"at most {train['epochs']} epochs{stop}, best validation weights{rows}",
+        f"{' or '.join(tests[test] for test in used)}; Holm over {len(comparison.verdicts)} "
+        f"verdicts at {asked['alpha']:g}; equivalence margin {100 * asked['margin']:g} points",
+    ]

@@ -1,0 +1,121 @@
+"""Dropout for graph neural networks: operators, fair comparisons, uncertainty.
+
+    attach(model, operator)   put a dropout operator into any PyG model
+    fit(model, data)          train it by the protocol of every comparison
+    compare(operators, ...)   learn which operator helps which graph, with verdicts
+
+Operators also stand alone as layers of a model of your own; graphs come from
+`gnndrop.datasets.load`, models from `gnndrop.models`. Wherever an operator, a dataset or a model is
+asked for, a spec string such as `"drop-edge:p=0.3"` will do.
+
+Names are imported at their first use: `import gnndrop` itself is cheap and free of torch.
+
+Example:
+    >>> import gnndrop
+    >>> gnndrop.DropEdge(p=0.3).p
+    0.3
+"""
+
+import importlib
+import importlib.metadata
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gnndrop.attach import attach
+    from gnndrop.config import TrainConfig
+    from gnndrop.errors import (
+        AttachError,
+        DataError,
+        DivergedError,
+        GnndropError,
+        ParameterError,
+        UnknownNameError,
+    )
+    from gnndrop.models import MODELS
+    from gnndrop.operators import (
+        OPERATORS,
+        DropEdge,
+        DropFeature,
+        DropMessage,
+        DropNode,
+        Dropout,
+        NoDrop,
+        Operator,
+    )
+    from gnndrop.study import Comparison, compare
+    from gnndrop.training import fit
+
+__all__ = [
+    "MODELS",
+    "OPERATORS",
+    "AttachError",
+    "Comparison",
+    "DataError",
+    "DivergedError",
+    "DropEdge",
+    "DropFeature",
+    "DropMessage",
+    "DropNode",
+    "Dropout",
+    "GnndropError",
+    "NoDrop",
+    "Operator",
+    "ParameterError",
+    "TrainConfig",
+    "UnknownNameError",
+    "attach",
+    "compare",
+    "fit",
+]
+
+__version__ = importlib.metadata.version("gnndrop")
+
+# The same names once more, by the module that defines them, for the import at first use.
+_HOMES = {
+    "MODELS": "gnndrop.models",
+    "OPERATORS": "gnndrop.operators",
+    "AttachError": "gnndrop.errors",
+    "Comparison": "gnndrop.study",
+    "DataError": "gnndrop.errors",
+    "DivergedError": "gnndrop.errors",
+    "DropEdge": "gnndrop.operators",
+    "DropFeature": "gnndrop.operators",
+    "DropMessage": "gnndrop.operators",
+    "DropNode": "gnndrop.operators",
+    "Dropout": "gnndrop.operators",
+    "GnndropError": "gnndrop.errors",
+    "NoDrop": "gnndrop.operators",
+    "Operator": "gnndrop.operators",
+    "ParameterError": "gnndrop.errors",
+    "TrainConfig": "gnndrop.config",
+    "UnknownNameError": "gnndrop.errors",
+    "attach": "gnndrop.attach",
+    "compare": "gnndrop.study",
+    "fit": "gnndrop.training",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'gnndrop' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+class _Package(ModuleType):
+    """The type of this package: its name `attach` stays the function.
+
+    Importing the submodule gnndrop.attach would otherwise bind the module over the function.
+    """
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in _HOMES and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -1,0 +1,284 @@
+"""What masks and kernels need to know of an `edge_index`, prepared once and never stale."""
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Generic, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+
+from gnndrop.errors import ParameterError
+from gnndrop.masks import GOLDEN, WORD, mix
+
+Value = TypeVar("Value")
+
+
+class Compressed(NamedTuple):
+    """Edges grouped by one end: those of row i stand at `pointer[i]:pointer[i + 1]`.
+
+    Args:
+        pointer: int64, shape (rows + 1,).
+        index: int64, shape (E,), the other end of every edge.
+        order: int64, shape (E,), the position of every edge in `edge_index`.
+    """
+
+    pointer: Tensor
+    index: Tensor
+    order: Tensor
+
+
+class Graph:
+    """The derived structure of one `edge_index`, each part computed at its first use.
+
+    Args:
+        edge_index: int64, shape (2, E): sources above targets.
+        num_sources: number of source nodes; by default just above the highest index.
+        num_targets: number of target nodes; by default `num_sources`.
+
+    Raises:
+        ParameterError: if `edge_index` is not int64 of shape (2, E), or an index is out of range.
+
+    Example:
+        >>> graph = Graph(torch.tensor([[0, 1, 1], [1, 0, 1]]))
+        >>> graph.is_undirected, graph.is_loop.tolist()
+        (True, [False, False, True])
+    """
+
+    def __init__(
+        self, edge_index: Tensor, num_sources: int | None = None, num_targets: int | None = None
+    ) -> None:
+        if edge_index.dtype != torch.int64 or edge_index.dim() != 2 or edge_index.size(0) != 2:
+            raise ParameterError(
+                "edge_index must be int64 of shape (2, E), "
+                f"got {edge_index.dtype} of shape {tuple(edge_index.shape)}"
+            )
+        # A plain tensor: subclasses such as EdgeIndex would carry their own structure along.
+        self.edge_index = edge_index.as_subclass(Tensor)
+        highest = self.edge_index.amax(1).tolist() if edge_index.size(1) else [-1, -1]
+        self.num_sources = max(highest) + 1 if num_sources is None else num_sources
+        self.num_targets = self.num_sources if num_targets is None else num_targets
+        bounds = self.num_sources, self.num_targets
+        for end, bound, top in zip(self.edge_index, bounds, highest, strict=True):
+            if top >= bound or (top >= 0 and int(end.min()) < 0):
+                raise ParameterError(
+                    f"edge_index must hold nodes from 0 to {bound - 1}, "
+                    f"got {int(end.min())} to {top}"
+                )
+
+    @property
+    def source(self) -> Tensor:
+        """Sources of the edges, int64 of shape (E,)."""
+        return self.edge_index[0]
+
+    @property
+    def target(self) -> Tensor:
+        """Targets of the edges, int64 of shape (E,)."""
+        return self.edge_index[1]
+
+    @cached_property
+    def is_loop(self) -> Tensor:
+        """Boolean of shape (E,): whether an edge joins a node to itself."""
+        return self.source == self.target
+
+    @cached_property
+    def is_undirected(self) -> bool:
+        """Whether every edge stands there in both directions, equally often."""
+        forward, _ = torch.sort(self._pair(self.source, self.target))
+        backward, _ = torch.sort(self._pair(self.target, self.source))
+        return torch.equal(forward, backward)
+
+    @cached_property
+    def occurrence(self) -> Tensor | None:
+        """How many equal edges stand before each one, int64 of shape (E,); None if all differ."""
+        pairs = self._pair(self.source, self.target)
+        if bool((pairs[1:] > pairs[:-1]).all()):  # sorted and free of duplicates: the usual case
+            return None
+        ordered, order = torch.sort(pairs, stable=True)
+        repeated = torch.zeros_like(ordered, dtype=torch.bool)
+        repeated[1:] = ordered[1:] == ordered[:-1]
+        if not bool(repeated.any()):
+            return None
+        place = torch.arange(len(ordered), device=ordered.device)
+        first_of_run = torch.where(repeated, 0, place).cummax(0).values
+        return torch.empty_like(place).scatter_(0, order, place - first_of_run)
+
+    @cached_property
+    def directed_coordinates(self) -> Tensor:
+        """Coordinates of the edges, int64 of shape (E,): a mixture of (source, target, occurrence).
+
+        They do not depend on an edge's position, so every form of one graph has the same masks.
+        """
+        return self._coordinates(self.source, self.target)
+
+    @cached_property
+    def undirected_coordinates(self) -> Tensor:
+        """The same for unordered endpoints: both directions of an edge share one coordinate."""
+        return self._coordinates(
+            torch.minimum(self.source, self.target), torch.maximum(self.source, self.target)
+        )
+
+    def coordinates(self, symmetric: bool) -> Tensor:
+        """Return the undirected coordinates if `symmetric`, else the directed ones."""
+        return self.undirected_coordinates if symmetric else self.directed_coordinates
+
+    @cached_property
+    def by_target(self) -> Compressed:
+        """Edges grouped by target: the rows of the aggregation."""
+        return _compress(self.target, self.source, self.num_targets)
+
+    @cached_property
+    def by_source(self) -> Compressed:
+        """Edges grouped by source: the rows of its transpose."""
+        return _compress(self.source, self.target, self.num_sources)
+
+    def _pair(self, first: Tensor, second: Tensor) -> Tensor:
+        return first * max(self.num_sources, self.num_targets, 1) + second
+
+    def _coordinates(self, first: Tensor, second: Tensor) -> Tensor:
+        coordinates = mix((first << 32) ^ second)
+        if self.occurrence is not None:
+            coordinates = coordinates + self.occurrence * (GOLDEN - WORD - 1)
+        return coordinates
+
+
+def _compress(rows: Tensor, others: Tensor, num_rows: int) -> Compressed:
+    order = torch.argsort(rows, stable=True)
+    return Compressed(_pointer(rows, num_rows), others[order], order)
+
+
+def _pointer(rows: Tensor, num_rows: int) -> Tensor:
+    counts = torch.bincount(rows, minlength=num_rows)
+    return torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+
+
+class Memo(Generic[Value]):
+    """Remembers what a function made of its last few tensors.
+
+    A tensor is recognised by identity and version, else by comparing its entries; a remembered
+    tensor that was written to since is forgotten. Copies and pickles start empty.
+
+    Args:
+        function: called as `function(tensor, *sizes)` for what is not remembered.
+        capacity: how many results to keep.
+
+    Example:
+        >>> memo = Memo(Graph)
+        >>> edge_index = torch.tensor([[0, 1], [1, 0]])
+        >>> memo(edge_index, 2) is memo(edge_index.clone(), 2)
+        True
+        >>> before = memo(edge_index, 2)
+        >>> _ = edge_index.zero_()
+        >>> memo(edge_index, 2) is before
+        False
+    """
+
+    def __init__(self, function: Callable[..., Value], capacity: int = 4) -> None:
+        self.function = function
+        self.capacity = capacity
+        self._slots: list[tuple[Tensor, int, tuple[object, ...], Value]] = []
+
+    def __call__(self, tensor: Tensor, *sizes: object) -> Value:
+        """Return `function(tensor, *sizes)`, remembered or new."""
+        if tensor.is_inference():  # such a tensor does not say when it is written to
+            return self.function(tensor, *sizes)
+        self._slots = [slot for slot in self._slots if slot[0]._version == slot[1]]
+        for slot in self._slots:
+            if slot[2] == sizes and (slot[0] is tensor or _same(slot[0], tensor)):
+                return slot[3]
+        value = self.function(tensor, *sizes)
+        self._slots = [(tensor, tensor._version, sizes, value), *self._slots][: self.capacity]
+        return value
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Memo, (self.function, self.capacity)
+
+
+def _same(known: Tensor, tensor: Tensor) -> bool:
+    return (
+        known.shape == tensor.shape
+        and known.device == tensor.device
+        and known.dtype == tensor.dtype
+        and torch.equal(known, tensor)
+    )
+
+
+def is_sparse_adjacency(adjacency: object) -> bool:
+    """Whether this is a torch sparse matrix in place of an `edge_index`.
+
+    Example:
+        >>> is_sparse_adjacency(torch.eye(2).to_sparse_csr())
+        True
+    """
+    return isinstance(adjacency, Tensor) and adjacency.layout != torch.strided
+
+
+def endpoints(adjacency: Tensor) -> Tensor:
+    """Return the edges of an adjacency as int64 of shape (2, E), in the order of its entries.
+
+    Args:
+        adjacency: an `edge_index`, or a torch sparse matrix (COO, CSR or CSC) whose rows are the
+            targets and whose columns are the sources, PyG's `adj_t`.
+
+    Raises:
+        ParameterError: if it is neither.
+
+    Example:
+        >>> endpoints(torch.tensor([[0.0, 1.0], [0.0, 0.0]]).to_sparse_csr()).tolist()
+        [[1], [0]]
+    """
+    if not isinstance(adjacency, Tensor):
+        raise ParameterError(
+            "edges must be an edge_index or a torch sparse matrix, "
+            f"got {type(adjacency).__name__}; convert it with to_torch_sparse_csr_tensor()"
+        )
+    match adjacency.layout:
+        case torch.strided:
+            return adjacency.as_subclass(Tensor)
+        case torch.sparse_coo:
+            return adjacency._indices().flip(0)
+        case torch.sparse_csr:
+            targets = torch.repeat_interleave(adjacency.crow_indices().diff())
+            return torch.stack([adjacency.col_indices(), targets])
+        case torch.sparse_csc:
+            sources = torch.repeat_interleave(adjacency.ccol_indices().diff())
+            return torch.stack([sources, adjacency.row_indices()])
+    raise ParameterError(f"edges must be COO, CSR or CSC where sparse, got {adjacency.layout}")
+
+
+def entries(adjacency: Tensor) -> Tensor:
+    """Return the stored values of a torch sparse matrix, shape (E, ...).
+
+    Example:
+        >>> entries(torch.eye(2).to_sparse_csr()).tolist()
+        [1.0, 1.0]
+    """
+    return adjacency._values() if adjacency.layout == torch.sparse_coo else adjacency.values()
+
+
+def select_edges(adjacency: Tensor, kept: Tensor, values: Tensor | None = None) -> Tensor:
+    """Keep some edges of an adjacency, in their order and layout.
+
+    Args:
+        adjacency: as in `endpoints`.
+        kept: boolean of shape (E,).
+        values: new values for all E entries of a sparse matrix; by default its own.
+
+    Example:
+        >>> adjacency = torch.eye(2).to_sparse_csr()
+        >>> select_edges(adjacency, torch.tensor([True, False])).to_dense().tolist()
+        [[1.0, 0.0], [0.0, 0.0]]
+    """
+    if adjacency.layout == torch.strided:
+        return adjacency.as_subclass(Tensor)[:, kept]
+    chosen = (entries(adjacency) if values is None else values)[kept]
+    unchecked = {"size": adjacency.shape, "check_invariants": False}
+    if adjacency.layout == torch.sparse_coo:
+        indices = adjacency._indices()[:, kept]
+        coalesced = adjacency.is_coalesced()
+        return torch.sparse_coo_tensor(indices, chosen, is_coalesced=coalesced, **unchecked)
+    sources, targets = endpoints(adjacency)[:, kept]
+    if adjacency.layout == torch.sparse_csr:
+        pointer = _pointer(targets, adjacency.size(0))
+        return torch.sparse_csr_tensor(pointer, sources, chosen, **unchecked)
+    pointer = _pointer(sources, adjacency.size(1))
+    return torch.sparse_csc_tensor(pointer, targets, chosen, **unchecked)

@@ -1,0 +1,209 @@
+"""Masked products with their derivatives: one dispatch for every backend.
+
+The compiled CPU kernels serve float32 and float64 on the CPU, the torch reference everything else.
+Bernoulli masks are bit-equal on all of them. A backward pass recomputes its mask; every derivative
+is made of the same products, so derivatives of any order are right.
+"""
+
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gnndrop.graph import Compressed, Graph
+from gnndrop.kernels import reference
+from gnndrop.masks import Mask
+
+
+def masked_multiply(x: Tensor, mask: Mask, rows: Tensor | None = None) -> Tensor:
+    r"""Multiply a matrix by its mask: $y_{rc} = s \, m(r, c) \, x_{rc}$, zero where dropped.
+
+    Args:
+        x: shape (R, C).
+        mask: which coins, at which rate, with which scale s.
+        rows: int64 of shape (R,), the rows' coordinates; by default 0..R-1.
+
+    Returns:
+        Shape (R, C), differentiable to any order.
+
+    Example:
+        >>> everything = Mask(key=0, p=1.0)
+        >>> masked_multiply(torch.ones(2, 3), everything).sum()
+        tensor(0.)
+    """
+    return _call(_Multiply, x, rows, mask)
+
+
+def masked_multiply_sparse(x: Tensor, mask: Mask) -> Tensor:
+    """Mask the stored entries of a CSR matrix; zeros need no coin, since any coin keeps them zero.
+
+    Args:
+        x: sparse CSR of shape (R, C).
+        mask: as in `masked_multiply`, to which the result is equal once dense.
+
+    Returns:
+        Sparse CSR of the same sparsity pattern.
+
+    Example:
+        >>> x = torch.eye(3).to_sparse_csr()
+        >>> masked_multiply_sparse(x, Mask(key=0, p=0.0)).to_dense().equal(torch.eye(3))
+        True
+    """
+    pointer, columns = x.crow_indices(), x.col_indices()
+    rows = torch.repeat_interleave(pointer.diff())
+    values = _call(_MultiplyPairs, x.values(), rows, columns, mask)
+    return torch.sparse_csr_tensor(pointer, columns, values, x.shape, check_invariants=False)
+
+
+def aggregate(
+    graph: Graph,
+    x: Tensor,
+    weight: Tensor | None = None,
+    mask: Mask | None = None,
+    symmetric: bool = False,
+) -> Tensor:
+    r"""Sum weighted, masked messages: $y_{ic} = s \sum_{e:j \to i} w_{eh(c)} m(e, c) x_{jc}$.
+
+    The messages, an E x C array, are never formed by the compiled kernels.
+
+    Args:
+        graph: the graph.
+        x: shape (num_sources, H * C).
+        weight: shape (E,) or (E, H), a factor per edge and head; by default ones.
+        mask: by edge, or by edge and channel; by default nothing is dropped.
+        symmetric: whether both directions of an edge share their coins.
+
+    Returns:
+        Shape (num_targets, H * C), differentiable by `x` and `weight` to any order.
+
+    Example:
+        >>> graph = Graph(torch.tensor([[0, 1], [1, 1]]))
+        >>> aggregate(graph, torch.tensor([[1.0], [2.0]])).tolist()
+        [[0.0], [3.0]]
+    """
+    coordinates = graph.coordinates(symmetric) if mask is not None else None
+    if weight is not None:
+        weight = weight.view(len(weight), -1)
+    sides = (graph.by_target, graph.by_source)
+    return _call(_Aggregate, x, weight, sides, coordinates, mask)
+
+
+def sparse_matmul(pattern: Graph, values: Tensor, dense: Tensor) -> Tensor:
+    """Multiply a sparse matrix by a dense one, with the transpose prepared for the derivatives.
+
+    Args:
+        pattern: the positions of the entries as a graph: columns are its sources, rows its targets.
+        values: shape (n,), the entries in the order of the pattern's edges.
+        dense: shape (num_columns, C).
+
+    Returns:
+        Shape (num_rows, C), differentiable by `values` and `dense` to any order.
+
+    Example:
+        >>> pattern = Graph(torch.tensor([[1], [0]]), num_sources=2, num_targets=2)
+        >>> sparse_matmul(pattern, torch.tensor([3.0]), torch.eye(2)).tolist()
+        [[0.0, 3.0], [0.0, 0.0]]
+    """
+    return aggregate(pattern, dense.contiguous(), values)
+
+
+def _call(function: type[torch.autograd.Function], *arguments: Any) -> Tensor:
+    result: Tensor = function.apply(*arguments)  # type: ignore[no-untyped-call]  # untyped in torch
+    return result
+
+
+def _backend(x: Tensor) -> ModuleType:
+    if x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64):
+        from gnndrop.kernels import cpu  # half a second, only for who computes
+
+        return cpu
+    return reference
+
+
+class _Multiply(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, rows: Tensor | None, mask: Mask) -> Tensor:
+        ctx.rows, ctx.mask = rows, mask
+        result: Tensor = _backend(x).multiply(x, rows, mask)
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        return _call(_Multiply, gradients[0], ctx.rows, ctx.mask), None, None
+
+
+class _MultiplyPairs(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, rows: Tensor, columns: Tensor, mask: Mask) -> Tensor:
+        ctx.arguments = rows, columns, mask
+        result: Tensor = _backend(values).multiply_pairs(values, rows, columns, mask)
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        return _call(_MultiplyPairs, gradients[0], *ctx.arguments), None, None, None
+
+
+# The form T(w, x, y) = sum_e w_e sum_c m_ec x_jc y_ic is linear in each of its three arguments:
+# `_Aggregate` is its derivative by y (by x with the sides exchanged), `_EdgeProducts` the one by w.
+# Hence the derivatives of both are made of both.
+_Sides = tuple[Compressed, Compressed]
+
+
+class _Aggregate(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor | None,
+        sides: _Sides,
+        coordinates: Tensor | None,
+        mask: Mask | None,
+    ) -> Tensor:
+        ctx.save_for_backward(x if weight is not None else None, weight)
+        ctx.arguments = sides, coordinates, mask
+        result: Tensor = _backend(x).aggregate(sides[0], x, weight, coordinates, mask)
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        (by_row, by_other), coordinates, mask = ctx.arguments
+        gradient, x_gradient, weight_gradient = gradients[0], None, None
+        rest = coordinates, mask
+        if ctx.needs_input_grad[0]:
+            x_gradient = _call(_Aggregate, gradient, weight, (by_other, by_row), *rest)
+        if weight is not None and ctx.needs_input_grad[1]:
+            heads = weight.size(1)
+            weight_gradient = _call(_EdgeProducts, x, gradient, heads, (by_row, by_other), *rest)
+        return x_gradient, weight_gradient, None, None, None
+
+
+class _EdgeProducts(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        y: Tensor,
+        heads: int,
+        sides: _Sides,
+        coordinates: Tensor | None,
+        mask: Mask | None,
+    ) -> Tensor:
+        ctx.save_for_backward(x, y)
+        ctx.arguments = sides, coordinates, mask
+        result: Tensor = _backend(x).edge_products(sides[0], x, y, heads, coordinates, mask)
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        x, y = ctx.saved_tensors
+        (by_row, by_other), coordinates, mask = ctx.arguments
+        gradient, x_gradient, y_gradient = gradients[0], None, None
+        rest = coordinates, mask
+        if ctx.needs_input_grad[0]:
+            x_gradient = _call(_Aggregate, y, gradient, (by_other, by_row), *rest)
+        if ctx.needs_input_grad[1]:
+            y_gradient = _call(_Aggregate, x, gradient, (by_row, by_other), *rest)
+        return x_gradient, y_gradient, None, None, None, None

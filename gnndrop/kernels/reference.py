@@ -1,0 +1,75 @@
+"""The kernels in plain torch: the definition that the compiled ones must repeat.
+
+They run on any device and dtype; the mask is materialised here, never in the compiled form.
+"""
+
+import torch
+from torch import Tensor
+
+from gnndrop.graph import Compressed
+from gnndrop.masks import Mask, keep
+
+
+def multiply(x: Tensor, rows: Tensor | None, mask: Mask) -> Tensor:
+    """Mask a matrix: `x` of shape (R, C), row coordinates of shape (R,) or None for 0..R-1."""
+    if rows is None:
+        rows = torch.arange(x.size(0), device=x.device)
+    columns = torch.arange(x.size(1), device=x.device)
+    kept = keep(mask, rows[:, None], columns)
+    return torch.where(kept, x * mask.scale, x.new_zeros(()))
+
+
+def multiply_pairs(values: Tensor, rows: Tensor, columns: Tensor, mask: Mask) -> Tensor:
+    """Mask a list of entries: values, row coordinates and column numbers, all of shape (n,)."""
+    return torch.where(keep(mask, rows, columns), values * mask.scale, values.new_zeros(()))
+
+
+def aggregate(
+    rows: Compressed,
+    x: Tensor,
+    weight: Tensor | None,
+    coordinates: Tensor | None,
+    mask: Mask | None,
+) -> Tensor:
+    """Sum weighted, masked rows of `x` into every row of a compressed graph.
+
+    Args:
+        rows: the grouping, R rows over E edges.
+        x: shape (N, H * C), the vectors at the other end.
+        weight: shape (E, H), one factor per edge and head, or None for ones.
+        coordinates: int64 of shape (E,), the edges' coordinates; needed where `mask` is given.
+        mask: by edge, by edge and column, or None.
+
+    Returns:
+        Shape (R, H * C).
+    """
+    messages = x[rows.index]
+    if weight is not None:
+        heads = weight.size(1)
+        factors = weight[rows.order].unsqueeze(2)
+        messages = (messages.view(len(messages), heads, -1) * factors).view_as(messages)
+    if mask is not None and coordinates is not None:
+        messages = multiply(messages, coordinates[rows.order], mask)
+    targets = torch.repeat_interleave(rows.pointer.diff())
+    return x.new_zeros(len(rows.pointer) - 1, x.size(1)).index_add_(0, targets, messages)
+
+
+def edge_products(
+    rows: Compressed,
+    x: Tensor,
+    y: Tensor,
+    heads: int,
+    coordinates: Tensor | None,
+    mask: Mask | None,
+) -> Tensor:
+    """Sum over the channels of a head the masked product of the vectors at an edge's ends.
+
+    The derivative of `aggregate` by its weights: `x` at the other end, `y` of shape (R, H * C) at
+    the row's. Returns shape (E, H), in the order of the edges.
+    """
+    targets = torch.repeat_interleave(rows.pointer.diff())
+    products = x[rows.index] * y[targets]
+    if mask is not None and coordinates is not None:
+        products = multiply(products, coordinates[rows.order], mask)
+    summed = products.view(len(products), heads, -1).sum(2)
+    return torch.empty_like(summed).index_copy_(0, rows.order, summed)

@@ -1,0 +1,168 @@
+"""PyG layers whose message passing is a weighted sum, computed without forming the messages.
+
+A `Propagation` stands in for the method `propagate` of one layer. It aggregates by the kernels where
+that gives what PyG's general path gives, and calls that path everywhere else: other hooks on the
+layer, another aggregation, sparse adjacencies, explanation, compilation.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import torch
+import torch_geometric.nn as pyg
+from torch import Tensor, nn
+
+from gnndrop.graph import Graph, Memo
+from gnndrop.kernels import aggregate
+from gnndrop.masks import Mask
+
+# The argument of `propagate` that multiplies the messages of each supported layer, by exact type:
+# a subclass may compute other messages.
+FACTORS: dict[type[nn.Module], str | None] = {
+    pyg.APPNP: "edge_weight",
+    pyg.GATConv: "alpha",
+    pyg.GATv2Conv: "alpha",
+    pyg.GCNConv: "edge_weight",
+    pyg.GINConv: None,
+    pyg.GraphConv: "edge_weight",
+    pyg.SAGEConv: None,
+    pyg.SimpleConv: "edge_weight",
+}
+
+
+class MaskSource(Protocol):
+    """What masks the messages of a layer."""
+
+    def message_mask(self, graph: Graph) -> tuple[Mask | None, Tensor | None]:
+        """Return the mask of this call by edge and channel, or the factors of whole edges."""
+
+
+class Propagation:
+    """Stands in for `layer.propagate`.
+
+    Args:
+        layer: a `MessagePassing` layer.
+    """
+
+    def __init__(self, layer: nn.Module) -> None:
+        self.layer: Any = layer
+        self.sources: list[MaskSource] = []
+        self.users = 0
+        self._prepare = Memo(Graph)
+
+    def __call__(self, edge_index: Any, size: Any = None, **arguments: Any) -> Tensor:
+        """Aggregate the messages of the layer."""
+        if not self._applies(edge_index, arguments):
+            general: Tensor = type(self.layer).propagate(
+                self.layer, edge_index, size=size, **arguments
+            )
+            return general
+        x = arguments["x"]
+        x_source, x_target = x if isinstance(x, tuple) else (x, None)
+        num_sources = len(x_source)
+        num_targets = num_sources if x_target is None else len(x_target)
+        if size is not None:
+            num_targets = size[1]
+        graph = self._prepare(edge_index.as_subclass(Tensor), num_sources, num_targets)
+        name = FACTORS[type(self.layer)]
+        weight = None if name is None else arguments[name]
+        mask = None
+        for source in self.sources:
+            mask, factor = source.message_mask(graph)
+            if factor is not None:
+                weight = _multiply(weight, factor.to(x_source.dtype))
+        out = aggregate(graph, x_source.reshape(num_sources, -1), weight, mask)
+        if self.layer.aggr == "mean":
+            out = out / graph.by_target.pointer.diff().clamp(min=1).to(out.dtype)[:, None]
+        return out.view(num_targets, *x_source.shape[1:])
+
+    def _applies(self, edge_index: Any, arguments: dict[str, Any]) -> bool:
+        layer = self.layer
+        x = arguments.get("x")
+        x_source = x[0] if isinstance(x, tuple) else x
+        hooks = sum(len(getattr(layer, f"_{kind}_hooks")) for kind in _HOOKS)
+        return (
+            type(layer) in FACTORS
+            and layer.aggr in ("sum", "add", "mean")
+            and layer.flow == "source_to_target"
+            and layer.decomposed_layers == 1
+            and not layer.explain
+            and not torch.compiler.is_compiling()
+            and hooks == 2 * len(self.sources) <= 2  # those of our own site, at most one
+            and isinstance(edge_index, Tensor)
+            and edge_index.layout == torch.strided
+            and edge_index.dtype == torch.int64
+            and isinstance(x_source, Tensor)
+            and x_source.layout == torch.strided
+            and x_source.is_floating_point()
+            and x_source.dim() == (3 if layer.node_dim == 0 else 2)
+        )
+
+
+_HOOKS = (
+    "propagate_forward_pre",
+    "propagate_forward",
+    "message_forward_pre",
+    "message_forward",
+    "aggregate_forward_pre",
+    "aggregate_forward",
+)
+
+
+def acquire(layer: nn.Module) -> Propagation | None:
+    """Put a `Propagation` in the place of a supported layer's method; count its users.
+
+    Example:
+        >>> layer = pyg.GCNConv(2, 2)
+        >>> acquire(layer) is layer.propagate
+        True
+        >>> release(layer)
+        >>> isinstance(layer.propagate, Propagation)
+        False
+    """
+    if type(layer) not in FACTORS:
+        return None
+    propagation = layer.__dict__.get("propagate")
+    if propagation is None:
+        propagation = Propagation(layer)
+        layer.__dict__["propagate"] = propagation
+    elif not isinstance(propagation, Propagation):  # somebody else's replacement
+        return None
+    propagation.users += 1
+    return propagation
+
+
+def release(layer: nn.Module) -> None:
+    """Give a `Propagation` back; the last user restores the layer's own method."""
+    propagation = layer.__dict__.get("propagate")
+    if isinstance(propagation, Propagation):
+        propagation.users -= 1
+        if not propagation.users:
+            del layer.__dict__["propagate"]
+
+
+@contextmanager
+def accelerate(model: nn.Module) -> Iterator[None]:
+    """Aggregate by the kernels in every supported layer of a model, while the context lasts.
+
+    Example:
+        >>> model = pyg.GCN(4, 8, 2, 3)
+        >>> x, edge_index = torch.ones(3, 4), torch.tensor([[0, 1], [1, 2]])
+        >>> plain = model(x, edge_index)
+        >>> with accelerate(model):
+        ...     torch.allclose(model(x, edge_index), plain, atol=1e-6)
+        True
+    """
+    layers = [layer for layer in model.modules() if acquire(layer) is not None]
+    try:
+        yield
+    finally:
+        for layer in layers:
+            release(layer)
+
+
+def _multiply(weight: Tensor | None, factor: Tensor) -> Tensor:
+    if weight is None:
+        return factor
+    return weight * factor.view(-1, *[1] * (weight.dim() - 1))

@@ -1,0 +1,372 @@
+"""The outcome of a comparison: cells, verdicts and failures, as text, JSON and CSV; torch-free."""
+
+import csv
+import io
+import math
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from gnndrop.config import CompareConfig
+from gnndrop.study.plan import Trial
+from gnndrop.study.statistics import MINIMUM_PAIRS, Decision, Pairing, Verdict, judge
+from gnndrop.study.store import Result, Status
+
+SCHEMA = 1
+
+CSV_COLUMNS = (
+    *("dataset", "model", "operator", "metric", "trials", "mean", "std", "seconds", "status"),
+    *("baseline", "verdict", "difference", "low", "high", "p_value", "p_adjusted"),
+    *("equivalence_p", "equivalence_p_adjusted", "wilcoxon_p", "test", "pairs", "missing"),
+)
+
+
+@dataclass(frozen=True)
+class GraphSummary:
+    """What a report says of a dataset.
+
+    Args:
+        name: its name.
+        nodes: number of nodes.
+        edges: number of columns of `edge_index` (an undirected edge has two).
+        homophily: its measures by name.
+        homophilous: the group it belongs to.
+        metric: its published metric.
+        splits: number of splits.
+        test_train_ratio: n_test / n_train, mean over splits.
+    """
+
+    name: str
+    nodes: int
+    edges: int
+    homophily: Mapping[str, float]
+    homophilous: bool
+    metric: str
+    splits: int
+    test_train_ratio: float
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The scores of one operator in one model on one dataset.
+
+    Args:
+        dataset: name of the dataset.
+        model: spec of the model.
+        operator: spec of the operator.
+        metric: the metric.
+        scores: test scores in the order of the runs (seeds; with `splits="all"` seed by seed, each
+            on every split), paired between operators; None where a trial failed.
+        mean: mean of the scores that there are; None without any.
+        std: their sample standard deviation; None below two.
+        seconds: median duration of a trial, restarts included.
+        rates: the rates chosen on validation, run by run; empty where none were tried.
+        status: `ok`, `failed` (at least one trial did) or `not-applicable`.
+    """
+
+    dataset: str
+    model: str
+    operator: str
+    metric: str
+    scores: tuple[float | None, ...]
+    mean: float | None
+    std: float | None
+    seconds: float | None
+    rates: tuple[float | None, ...]
+    status: Status
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A trial that failed.
+
+    Args:
+        dataset: name of the dataset.
+        model: spec of the model.
+        operator: spec of the operator, at the rate that failed.
+        seed: number of the seed.
+        split: index of the split.
+        error: why, in one sentence.
+    """
+
+    dataset: str
+    model: str
+    operator: str
+    seed: int
+    split: int
+    error: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The outcome of `gnndrop.compare`.
+
+    Args:
+        cells: one for each dataset, model and operator, in the order asked, the baseline first.
+        verdicts: one for each cell but the baseline's and those that are not applicable.
+        datasets: the graphs.
+        failures: the trials that failed.
+        protocol: how scores and verdicts were reached: the fields of `CompareConfig`.
+        environment: versions and machine.
+    """
+
+    cells: tuple[Cell, ...]
+    verdicts: tuple[Verdict, ...]
+    datasets: tuple[GraphSummary, ...]
+    failures: tuple[Failure, ...]
+    protocol: Mapping[str, Any]
+    environment: Mapping[str, Any]
+
+    @property
+    def homophilous(self) -> tuple[str, ...]:
+        """Names of the homophilous datasets."""
+        return tuple(graph.name for graph in self.datasets if graph.homophilous)
+
+    @property
+    def heterophilous(self) -> tuple[str, ...]:
+        """Names of the heterophilous datasets."""
+        return tuple(graph.name for graph in self.datasets if not graph.homophilous)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as JSON's types; what is not finite becomes None."""
+        fields = asdict(self)
+        order = ("environment", "protocol", "datasets", "cells", "verdicts", "failures")
+        return {"schema": SCHEMA, **{name: _json(fields[name]) for name in order}}
+
+    def to_csv(self) -> str:
+        """Return a table with one line for each cell and its verdict; empty where there is none."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, CSV_COLUMNS, extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        for cell, verdict in self.rows():
+            row: dict[str, Any] = asdict(verdict) if verdict else {}
+            low, high = (verdict and verdict.interval) or (None, None)
+            scored = sum(score is not None for score in cell.scores)
+            writer.writerow({**row, "low": low, "high": high, **asdict(cell), "trials": scored})
+        return text.getvalue()
+
+    def rows(self) -> Iterator[tuple[Cell, Verdict | None]]:
+        """Yield every cell with its verdict, None where it has none."""
+        verdicts = {(item.dataset, item.model, item.operator): item for item in self.verdicts}
+        for cell in self.cells:
+            yield cell, verdicts.get((cell.dataset, cell.model, cell.operator))
+
+    def sentences(self) -> list[str]:
+        """Return one sentence for each verdict."""
+        return [_sentence(verdict, self.protocol) for verdict in self.verdicts]
+
+    def __str__(self) -> str:
+        groups = (("homophilous", self.homophilous), ("heterophilous", self.heterophilous))
+        tables = [
+            f"{name} ({group})\n{self._table(name)}" for group, names in groups for name in names
+        ]
+        return "\n\n".join([*tables, "\n".join(self.sentences())]).strip()
+
+    def _table(self, dataset: str) -> str:
+        """Return one dataset's cells: a line for each operator, a column for each model."""
+        shown = {
+            (cell.operator, cell.model): _score(cell) + (_MARKS[verdict.verdict] if verdict else "")
+            for cell, verdict in self.rows()
+            if cell.dataset == dataset
+        }
+        operators, models = (list(dict.fromkeys(names)) for names in zip(*shown, strict=True))
+        lines = [["", *models]]
+        lines += [[name, *(shown[name, model] for model in models)] for name in operators]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        return "\n".join(
+            "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
+            for line in lines
+        )
+
+
+_MARKS: Mapping[Decision, str] = {
+    "better": " better",
+    "worse": " worse",
+    "equivalent": " =",
+    "undecided": " ?",
+}
+
+
+def summarize_results(
+    config: CompareConfig,
+    graphs: Sequence[GraphSummary],
+    trials: Sequence[Trial],
+    results: Mapping[str, Result],
+    environment: Mapping[str, Any],
+) -> Comparison:
+    """Reach the outcome of a comparison from the results of its trials.
+
+    Of the restarts of a run the one with the best validation score counts, the first of equals.
+
+    Args:
+        config: the comparison.
+        graphs: its datasets, in the order asked.
+        trials: its trials, in the order of the plan.
+        results: their results by key.
+        environment: versions and machine.
+
+    Returns:
+        The outcome.
+    """
+    grouped: dict[tuple[str, str, str], dict[tuple[int, int], list[Result]]] = {}
+    for trial in trials:
+        runs = grouped.setdefault((trial.dataset, trial.model, trial.operator), {})
+        runs.setdefault((trial.seed, trial.split), []).append(results[trial.key])
+    cells: list[Cell] = []
+    pairings: list[Pairing] = []
+    for graph in graphs:
+        for model in config.models:
+            baseline = grouped[graph.name, model, config.operators[0]]
+            for operator in config.operators:
+                runs = grouped[graph.name, model, operator]
+                cell = _cell(graph, model, operator, runs)
+                cells.append(cell)
+                if operator != config.operators[0] and cell.status != "not-applicable":
+                    names = (graph.name, model, operator, config.operators[0])
+                    pairings.append(_pair(names, runs, baseline, graph.test_train_ratio))
+    return Comparison(
+        cells=tuple(cells),
+        verdicts=tuple(judge(pairings, margin=config.margin, alpha=config.alpha)),
+        datasets=tuple(graphs),
+        failures=tuple(
+            Failure(trial.dataset, trial.model, trial.spec, trial.seed, trial.split, result.error)
+            for trial in trials
+            if (result := results[trial.key]).status == "failed"
+        ),
+        protocol=asdict(config),
+        environment=environment,
+    )
+
+
+def _best(restarts: Sequence[Result]) -> Result | None:
+    """Return the restart with the best validation score; None if one of them has no score."""
+    if any(result.validation is None for result in restarts):
+        return None
+    return max(restarts, key=lambda result: result.validation or 0.0)
+
+
+def _test_score(restarts: Sequence[Result]) -> float | None:
+    best = _best(restarts)
+    return best.test if best else None
+
+
+def _cell(
+    graph: GraphSummary, model: str, operator: str, runs: Mapping[Any, Sequence[Result]]
+) -> Cell:
+    results = [result for restarts in runs.values() for result in restarts]
+    scores = tuple(_test_score(restarts) for restarts in runs.values())
+    known = [score for score in scores if score is not None]
+    seconds = [result.seconds for result in results if result.seconds is not None]
+    statuses = {result.status for result in results}
+    chosen = [_best(restarts) for restarts in runs.values()]
+    rates = tuple(result.trial.rate if result else None for result in chosen)
+    return Cell(
+        dataset=graph.name,
+        model=model,
+        operator=operator,
+        metric=graph.metric,
+        scores=() if statuses == {"not-applicable"} else scores,
+        mean=statistics.fmean(known) if known else None,
+        std=statistics.stdev(known) if len(known) > 1 else None,
+        seconds=statistics.median(seconds) if seconds else None,
+        rates=rates if any(rate is not None for rate in rates) else (),
+        # A trial that does not apply among others that do leaves its run without a score.
+        status="ok" if statuses == {"ok"} else statuses.pop() if len(statuses) == 1 else "failed",
+    )
+
+
+def _pair(
+    names: tuple[str, str, str, str],
+    runs: Mapping[tuple[int, int], Sequence[Result]],
+    baseline: Mapping[tuple[int, int], Sequence[Result]],
+    test_train_ratio: float,
+) -> Pairing:
+    """Pair the runs; where splits vary the unit is the split, over whose seeds scores are averaged.
+
+    A split of which one run is missing is missing.
+    """
+    splits = {split for _, split in runs}
+    units: dict[int, list[float | None]] = {}
+    for (seed, split), restarts in runs.items():
+        ours, theirs = _test_score(restarts), _test_score(baseline[seed, split])
+        difference = None if ours is None or theirs is None else ours - theirs
+        units.setdefault(split if len(splits) > 1 else seed, []).append(difference)
+    complete = [
+        [value for value in unit if value is not None]
+        for unit in units.values()
+        if None not in unit
+    ]
+    return Pairing(
+        *names,
+        differences=tuple(statistics.fmean(unit) for unit in complete),
+        test_train_ratio=test_train_ratio if len(splits) > 1 else 0.0,
+        missing=len(units) - len(complete),
+    )
+
+
+def _sentence(verdict: Verdict, protocol: Mapping[str, Any]) -> str:
+    place = f"in {verdict.model} on {verdict.dataset}"
+    scope = ", on this split" if verdict.test == "paired-t" else ""
+    return f"{verdict.operator} {_claim(verdict, protocol)} {place}{scope}."
+
+
+def _claim(verdict: Verdict, protocol: Mapping[str, Any]) -> str:
+    against = verdict.baseline
+    if verdict.missing:
+        return (
+            f"against {against} is undecided: {verdict.missing} of "
+            f"{verdict.missing + verdict.pairs} pairs are missing, because trials failed,"
+        )
+    # Below two pairs there is a difference at most, and no test of it.
+    if verdict.difference is None or verdict.interval is None:
+        return (
+            f"against {against} is undecided: it takes {MINIMUM_PAIRS} pairs, got {verdict.pairs},"
+        )
+    low, high = verdict.interval
+    if verdict.verdict == "worse":
+        low, high = -high, -low
+    interval = f"{100 * (1 - protocol['alpha']):g} % interval {_points(low)} to {_points(high)}"
+    pairs = f"{verdict.pairs} pairs"
+    if verdict.verdict in ("better", "worse"):
+        return (
+            f"is {verdict.verdict} than {against} by {_points(abs(verdict.difference))} points "
+            f"({interval}, adjusted {_p(verdict.p_adjusted)}, {pairs})"
+        )
+    difference = f"difference {_points(verdict.difference)} points, {interval}"
+    if verdict.verdict == "equivalent":
+        return (
+            f"is equivalent to {against} within {100 * protocol['margin']:g} points "
+            f"({difference}, adjusted {_p(verdict.equivalence_p_adjusted)}, {pairs})"
+        )
+    few = f", of the {MINIMUM_PAIRS} it takes" if verdict.pairs < MINIMUM_PAIRS else ""
+    return (
+        f"against {against} is undecided "
+        f"({difference}, adjusted {_p(verdict.p_adjusted)}, {pairs}{few})"
+    )
+
+
+def _points(score: float) -> str:
+    return f"{100 * score + 0.0:.1f}".replace("-0.0", "0.0")
+
+
+def _p(value: float | None) -> str:
+    if value is None:
+        return "p unknown"
+    return "p < .001" if value < 0.001 else f"p = {value:.3f}".replace("0.", ".", 1)
+
+
+def _score(cell: Cell) -> str:
+    if cell.mean is None:
+        return cell.status
+    spread = "" if cell.std is None else f" ± {_points(cell.std)}"
+    return f"{_points(cell.mean)}{spread}{' (failed)' if cell.status == 'failed' else ''}"
+
+
+def _json(value: Any) -> Any:
+    """Return a value as JSON's types; NaN and infinities, which JSON lacks, become None."""
+    if isinstance(value, Mapping):
+        return {name: _json(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

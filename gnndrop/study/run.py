@@ -1,0 +1,156 @@
+"""Run trials in parallel: one thread each, every result on disk before the next trial starts."""
+
+import math
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
+from typing import Any
+
+import joblib
+from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+from gnndrop.errors import AttachError, GnndropError, ParameterError
+from gnndrop.study.plan import Trial
+from gnndrop.study.store import Result, Store
+
+# Trains one trial: returns its result, or raises AttachError where the operator has no place.
+Execute = Callable[[Trial], Result]
+# Called with the number of finished trials, of all trials, and the result that has just come in
+# (None in the first call, which tells how many trials were found finished).
+OnResult = Callable[[int, int, Result | None], object]
+
+
+def run(
+    trials: Sequence[Trial],
+    execute: Execute,
+    store: Store,
+    *,
+    jobs: int | None = None,
+    on_result: OnResult | None = None,
+) -> dict[str, Result]:
+    """Execute the trials that the store does not hold yet.
+
+    A trial that raises, or whose worker process dies, becomes a result with the status `failed`;
+    the others go on. When a worker dies, the trials that were in flight are repeated, each alone in
+    a process; the one that loses its worker again has failed.
+
+    Args:
+        trials: what to run, in this order.
+        execute: trains one trial; sent to the workers by cloudpickle.
+        store: where the workers write each result before they take the next trial.
+        jobs: number of worker processes; 1 runs in this process; None stands for all cores.
+        on_result: called at the start and after each trial, in this process.
+
+    Returns:
+        The results of all trials by their keys.
+
+    Raises:
+        ParameterError: if `jobs` is below 1.
+        KeyboardInterrupt: if interrupted; workers are stopped and finished trials are kept.
+        DataError: if a result cannot be written.
+    """
+    if jobs is not None and jobs < 1:
+        raise ParameterError(f"jobs must be at least 1, got {jobs}")
+    results = store.results(trials)
+    left = [trial for trial in trials if trial.key not in results]
+    report = on_result or (lambda done, total, result: None)
+    report(len(results), len(trials), None)
+    # Closed at once when interrupted, so that the workers are stopped before anybody else goes on.
+    with closing(_perform_all(left, execute, store, jobs or joblib.cpu_count())) as finished:
+        for result in finished:
+            results[result.trial.key] = result
+            report(len(results), len(trials), result)
+    return results
+
+
+def _perform_all(
+    trials: list[Trial], execute: Execute, store: Store, jobs: int
+) -> Generator[Result]:
+    if jobs == 1:
+        yield from (perform(trial, execute, store) for trial in trials)
+        return
+    left = {trial.key: trial for trial in trials}
+    while left:
+        in_flight: dict[str, Trial] = {}
+        try:
+            for result in _parallel(left.values(), in_flight, execute, store, jobs):
+                del left[result.trial.key]
+                in_flight.pop(result.trial.key, None)
+                yield result
+        except TerminatedWorkerError:
+            for key, trial in list(in_flight.items()):
+                del left[key]
+                yield _perform_alone(trial, execute, store, jobs)
+
+
+def _parallel(
+    trials: Iterable[Trial],
+    in_flight: dict[str, Trial],
+    execute: Execute,
+    store: Store,
+    jobs: int,
+) -> Iterator[Result]:
+    """Yield results as they come; `in_flight` collects the trials that were handed out."""
+
+    def tasks() -> Iterator[Any]:
+        for trial in list(trials):
+            in_flight[trial.key] = trial
+            yield joblib.delayed(perform)(trial, execute, store)
+
+    # Threads of one trial that compete with other trials cost five times the time.
+    with joblib.parallel_config("loky", inner_max_num_threads=1):
+        # Batches would delay results and grow what a killed worker takes with it.
+        parallel = joblib.Parallel(jobs, return_as="generator_unordered", batch_size=1)
+    yield from parallel(tasks())
+
+
+def _perform_alone(trial: Trial, execute: Execute, store: Store, jobs: int) -> Result:
+    """Perform a trial while no other runs; losing its process now is its own failure."""
+    done = store.results([trial])  # it may have finished before its neighbour died
+    if done:
+        return done[trial.key]
+    try:
+        (result,) = _parallel([trial], {}, execute, store, jobs)
+    except TerminatedWorkerError:
+        result = Result(
+            trial,
+            "failed",
+            error="a trial must end by itself, its process was killed twice; "
+            "try fewer jobs if memory ran out",
+        )
+        store.save(result)
+    return result
+
+
+def perform(trial: Trial, execute: Execute, store: Store) -> Result:
+    """Execute one trial and write its result, whatever becomes of it.
+
+    Args:
+        trial: what to run.
+        execute: trains it.
+        store: where its result is written.
+
+    Returns:
+        The result: `not-applicable` on an AttachError, `failed` on any other exception and on a
+        score that is not finite.
+    """
+    try:
+        result = execute(trial)
+        if not all(math.isfinite(score) for score in _scores(result)):
+            raise ArithmeticError("scores must be finite, got NaN or infinity")
+    except AttachError as error:
+        result = Result(trial, "not-applicable", error=str(error))
+    except Exception as error:  # an operator or a model of a plug-in may raise anything
+        result = Result(trial, "failed", error=_sentence(error))
+    store.save(result)
+    return result
+
+
+def _scores(result: Result) -> list[float]:
+    scores = (result.validation, result.test, result.train)
+    return [score for score in scores if score is not None]
+
+
+def _sentence(error: Exception) -> str:
+    """Return the first line of an error; a stranger's with its type."""
+    line = next(iter(str(error).splitlines()), "")
+    return line if isinstance(error, GnndropError) else f"{type(error).__name__}: {line}"

@@ -1,0 +1,191 @@
+"""The run folder: every finished trial is a file of its own, so a kill loses one trial at most.
+
+    config.json          what is run, by which version, on which data, and where
+    trials/<key>.json    one finished trial, `key` being the digest of its content
+
+Files are replaced atomically; several processes may work in one folder, since equal keys hold equal
+results. What cannot be read back counts as not done.
+"""
+
+import functools
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import pooch
+from pydantic import TypeAdapter
+
+from gnndrop.errors import DataError, ParameterError
+from gnndrop.study.plan import Trial, digest
+
+Status = Literal["ok", "failed", "not-applicable"]
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a trial ended; scores are the metric at the best validation epoch, in [0, 1].
+
+    Args:
+        trial: the trial.
+        status: `ok`, `failed`, or `not-applicable` (the model has no place for the operator).
+        validation: validation score; None unless `ok`, like all that follow.
+        test: test score.
+        train: training score.
+        best_epoch: epoch of the best validation score.
+        epochs: epochs trained.
+        seconds: duration of the training.
+        error: why it is not `ok`, in one sentence.
+    """
+
+    trial: Trial
+    status: Status
+    validation: float | None = None
+    test: float | None = None
+    train: float | None = None
+    best_epoch: int | None = None
+    epochs: int | None = None
+    seconds: float | None = None
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Store:
+    """The finished trials in a run folder.
+
+    Args:
+        folder: the run folder.
+    """
+
+    folder: Path
+
+    def save(self, result: Result) -> None:
+        """Write a result, atomically.
+
+        Raises:
+            DataError: if the file cannot be written.
+        """
+        path = self._path(result.trial)
+        try:
+            _write_json(path, asdict(result))
+        except OSError as error:
+            raise DataError(
+                f"the run folder must be writable, got {error.strerror!r} at {path}; finished "
+                "trials are kept: make room and run the same command again"
+            ) from error
+
+    def results(self, trials: Iterable[Trial]) -> dict[str, Result]:
+        """Return the results of those of the trials that are finished, by key."""
+        found = ((trial.key, self._read(trial)) for trial in trials)
+        return {key: result for key, result in found if result is not None}
+
+    def remove(self) -> None:
+        """Delete the run folder."""
+        shutil.rmtree(self.folder, ignore_errors=True)  # another process may be deleting it, too
+
+    def _path(self, trial: Trial) -> Path:
+        return self.folder / "trials" / f"{trial.key}.json"
+
+    def _read(self, trial: Trial) -> Result | None:
+        try:
+            result = _result_reader().validate_json(self._path(trial).read_bytes())
+        except (OSError, ValueError):  # absent, torn, or not what we write
+            return None
+        return result if result.trial == trial else None
+
+
+@functools.cache
+def _result_reader() -> TypeAdapter[Result]:
+    return TypeAdapter(Result)
+
+
+def default_folder(identity: Mapping[str, object]) -> Path:
+    """Return the folder in the user's cache for a run of this identity.
+
+    The cache is `GNNDROP_CACHE` where it is set, else the system's place for caches.
+    """
+    cache = os.environ.get("GNNDROP_CACHE") or pooch.os_cache("gnndrop")
+    return Path(cache) / "runs" / digest(identity)[:16]
+
+
+def open_store(
+    folder: Path, identity: Mapping[str, object], provenance: Mapping[str, object]
+) -> Store:
+    """Open a run folder, or make it.
+
+    Args:
+        folder: the run folder.
+        identity: what must be equal to resume (configuration, version, data), fit for JSON.
+        provenance: what is kept beside it (environment, command), fit for JSON.
+
+    Returns:
+        The store of its finished trials.
+
+    Raises:
+        ParameterError: if the folder belongs to another identity (the message names what
+            differs), cannot be made, or holds a `config.json` that cannot be read.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = open_store(Path(folder), {"seeds": 10}, {})
+        ...     open_store(Path(folder), {"seeds": 5}, {})
+        Traceback (most recent call last):
+        gnndrop.errors.ParameterError: a run folder must be resumed with its own configuration, ...
+    """
+    path = folder / "config.json"
+    try:
+        if not path.exists():
+            _write_json(path, {**identity, **provenance})
+        # Read even what was just written: another process may have been faster.
+        there = json.loads(path.read_bytes())
+    except OSError as error:
+        raise ParameterError(
+            f"the run folder must be readable and writable, got {error.strerror!r} at "
+            f"{error.filename}; choose another with out (--out) or GNNDROP_CACHE"
+        ) from error
+    except ValueError as error:
+        raise ParameterError(
+            f"{path} must be a configuration that gnndrop wrote, got something else; "
+            "choose another folder"
+        ) from error
+    here = json.loads(json.dumps(identity))
+    old, new = dict(_flatten(there)), dict(_flatten(here))
+    differing = [
+        f"{key} {old.get(key)!r} there and {new.get(key)!r} here"
+        for key in old | new
+        if key.split(".")[0] in here and old.get(key) != new.get(key)
+    ]
+    if differing:
+        raise ParameterError(
+            f"a run folder must be resumed with its own configuration, got in {folder} "
+            f"{', '.join(differing)}; choose another folder"
+        )
+    return Store(folder)
+
+
+def _flatten(value: object, prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Yield the leaves of nested mappings with their dotted paths."""
+    if not isinstance(value, dict):
+        yield prefix, value
+        return
+    for key, item in value.items():
+        yield from _flatten(item, f"{prefix}.{key}" if prefix else key)
+
+
+def _write_json(path: Path, value: object) -> None:
+    """Replace a file atomically; its folder is made where it is missing."""
+    text = json.dumps(value, indent=1, allow_nan=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,196 @@
+"""`fit`: the one training loop, by the protocol of every comparison."""
+
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch_geometric.data import Data
+
+from gnndrop.config import TrainConfig
+from gnndrop.errors import DivergedError, ParameterError
+from gnndrop.metrics import METRICS
+from gnndrop.propagation import accelerate
+from gnndrop.registry import did_you_mean
+
+# Below this share of stored entries a sparse product is cheaper than a dense one.
+SPARSE_DENSITY = 0.2
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What training reached: the metric with the weights of the best validation epoch.
+
+    Args:
+        train: metric on the training nodes, in evaluation mode.
+        validation: metric on the validation nodes.
+        test: metric on the test nodes, evaluated once.
+        best_epoch: number of the best epoch, counted from 1.
+        epochs: number of epochs run.
+        seconds: wall time.
+    """
+
+    train: float
+    validation: float
+    test: float
+    best_epoch: int
+    epochs: int
+    seconds: float
+
+
+def fit(
+    model: nn.Module,
+    data: Data,
+    config: TrainConfig | None = None,
+    *,
+    split: Sequence[Tensor] | None = None,
+    metric: str = "accuracy",
+) -> FitResult:
+    """Train a node classifier on the full graph and leave it with its best validation weights.
+
+    Adam on the cross entropy of the training nodes. After every step validation is measured in
+    evaluation mode; the best epoch has the highest validation metric, ties go to the lower
+    validation loss. Bag-of-words features (non-negative, mostly zeros) have their rows scaled to
+    sum one, and are trained sparse where that pays and the model says `takes_sparse`. The model's
+    training flag is left as it was. Masks of dropout follow torch's global generator, which
+    training advances: `torch.manual_seed` before building the model reproduces a run.
+
+    Args:
+        model: returns logits from `model(x, edge_index)`, or `model(x, edge_index, edge_weight)`
+            where the data has edge weights.
+        data: a PyG `Data` with `x`, `edge_index`, `y`, and 1-D masks unless `split` is given.
+        config: epochs, patience, learning rate and so on; default `TrainConfig()`.
+        split: three boolean masks of shape (N,): training, validation, test.
+        metric: `accuracy` (default) or `roc_auc`.
+
+    Returns:
+        The scores of the best epoch.
+
+    Raises:
+        ParameterError: if a mask is missing, empty, of another shape or marks an unlabelled node,
+            or the metric is unknown.
+        DivergedError: if the training loss is not finite.
+
+    Example:
+        >>> from gnndrop.datasets import load
+        >>> from gnndrop.models import GCN
+        >>> data = load("karate").data
+        >>> model = GCN(data.num_features, 16, out_channels=int(data.y.max()) + 1)
+        >>> fit(model, data, TrainConfig(epochs=5)).epochs
+        5
+    """
+    started = time.perf_counter()
+    config = config or TrainConfig()
+    if metric not in METRICS:
+        raise ParameterError(f"unknown metric {metric!r}, {did_you_mean(metric, list(METRICS))}")
+    score = METRICS[metric]
+    train, validation, test = _check_split(data, split)
+    inputs = prepare_inputs(model, data, config.normalize_features)
+    y_train, y_validation = data.y[train], data.y[validation]
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.Adam(
+        parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+    )
+    was_training = model.training
+    best, best_epoch, weights = (-1.0, 0.0), 0, _copy(model)
+    with accelerate(model):
+        for epoch in range(1, config.epochs + 1):
+            model.train()
+            optimizer.zero_grad()
+            loss = F.cross_entropy(model(*inputs)[train], y_train)
+            if not torch.isfinite(loss):
+                raise DivergedError(
+                    f"the training loss must stay finite, got {loss.item()} in epoch {epoch}: "
+                    "lower the learning rate or the rate of dropout"
+                )
+            loss.backward()  # type: ignore[no-untyped-call]  # untyped in torch
+            optimizer.step()
+            logits = _evaluate(model, inputs)[validation]
+            reached = score(logits, y_validation), -float(F.cross_entropy(logits, y_validation))
+            if reached > best or not best_epoch:
+                best, best_epoch, weights = reached, epoch, _copy(model)
+            elif config.patience and epoch - best_epoch >= config.patience:
+                break
+        model.load_state_dict(weights)
+        logits = _evaluate(model, inputs)
+    model.train(was_training)
+    return FitResult(
+        train=score(logits[train], y_train),
+        validation=best[0],
+        test=score(logits[test], data.y[test]),
+        best_epoch=best_epoch,
+        epochs=epoch,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def prepare_inputs(model: nn.Module, data: Data, normalize: bool = True) -> tuple[Tensor, ...]:
+    """Return what `fit` calls the model with: features, edges and, where there are any, weights.
+
+    Args:
+        model: sparse features are made for models that say `takes_sparse`.
+        data: the graph; it is not changed.
+        normalize: scale the rows of bag-of-words features to sum one.
+
+    Example:
+        >>> x = torch.tensor([[1.0, 1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0, 0.0]])
+        >>> data = Data(x=x, edge_index=torch.empty(2, 0, dtype=torch.int64))
+        >>> prepare_inputs(nn.Linear(5, 2), data)[0][0].tolist()
+        [0.5, 0.5, 0.0, 0.0, 0.0]
+    """
+    x: Tensor = data.x
+    density = float((x != 0).float().mean()) if x.numel() else 1.0
+    if normalize and density < 0.5 and bool((x >= 0).all()):
+        x = x / x.sum(1, keepdim=True).clamp(min=torch.finfo(x.dtype).tiny)
+    if getattr(model, "takes_sparse", False) and density < SPARSE_DENSITY:
+        x = to_sparse(x)
+    weight = data.get("edge_weight")
+    return (x, data.edge_index) if weight is None else (x, data.edge_index, weight)
+
+
+def to_sparse(x: Tensor) -> Tensor:
+    """Return a matrix in CSR layout, without torch's remark that the layout is in beta.
+
+    Example:
+        >>> to_sparse(torch.eye(2)).layout
+        torch.sparse_csr
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse (CSR tensor support|invariant checks)")
+        return x.to_sparse_csr()
+
+
+def _check_split(data: Data, split: Sequence[Tensor] | None) -> list[Tensor]:
+    """Return the three masks as node numbers, which index faster."""
+    names = ("train_mask", "val_mask", "test_mask")
+    masks = [data.get(name) for name in names] if split is None else list(split)
+    chosen = []
+    for name, mask in zip(names, masks, strict=True):
+        if mask is None:
+            raise ParameterError(f"the data must have a {name}, got none; pass split=")
+        if mask.dtype != torch.bool or tuple(mask.shape) != (data.num_nodes,):
+            raise ParameterError(
+                f"{name} must be boolean of shape ({data.num_nodes},), "
+                f"got {mask.dtype} of shape {tuple(mask.shape)}; pass one split by split="
+            )
+        if not mask.any() or bool((data.y[mask] < 0).any()):
+            raise ParameterError(
+                f"{name} must mark labelled nodes, "
+                f"got {int(mask.sum())} nodes of which {int((data.y[mask] < 0).sum())} have none"
+            )
+        chosen.append(mask.nonzero()[:, 0])
+    return chosen
+
+
+@torch.no_grad()
+def _evaluate(model: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
+    model.eval()
+    logits: Tensor = model(*inputs)
+    return logits
+
+
+def _copy(model: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
