@@ -11,6 +11,7 @@ if __name__ != "gnndrop.cli":
     raise ImportError("import gnndrop.cli; is the repository root on sys.path?")
 
 import io
+import signal
 import sys
 import traceback
 from importlib.metadata import version
@@ -58,7 +59,9 @@ def main() -> None:
     """Run the command line; an error becomes one sentence on stderr and its exit code."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal without ± shows a question mark
+            stream.reconfigure(errors="backslashreplace")  # where ± cannot be written
+    # Ended by a scheduler is interrupted, too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app(prog_name="gnndrop")
     except Exception as error:

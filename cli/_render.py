@@ -14,25 +14,44 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from gnndrop.errors import ParameterError
+from gnndrop.models import MODELS
+from gnndrop.operators import OPERATORS
+from gnndrop.registry import format_spec, parse_spec
 from gnndrop.study.report import Cell, Comparison, GraphSummary
 from gnndrop.study.statistics import Verdict
 
-MARKS = {"better": ("▲", "green"), "worse": ("▼", "red"), "equivalent": "=", "undecided": "?"}
+MARKS = {
+    "better": Text("▲", "green"),
+    "worse": Text("▼", "red"),
+    "equivalent": Text("="),
+    "undecided": Text("?"),
+}
 LEGEND = (
     "Mean and standard deviation over runs, in points of the metric. Against none: "
     "▲ better, ▼ worse, = equivalent, ? undecided."
 )
+TESTS = {
+    "paired-t": "plain where one split is fixed",
+    "nadeau-bengio-t": "with the Nadeau-Bengio correction where splits vary",
+}
 OPERATOR_WIDTH, CELL_WIDTH, TABLE_WIDTH = 26, 15, 56
 
 
 def write(text: str) -> None:
-    """Write to stdout; a reader that has gone (`| head`) has what it wanted."""
+    """Write to stdout; a reader that has gone (`| head`) has what it wanted.
+
+    Raises:
+        ParameterError: if the result cannot be written: where it goes to is the user's choice.
+    """
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
     except BrokenPipeError:
         # What Python still holds for stdout when it exits must go nowhere, too.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        raise ParameterError(f"the output must be writable, got: {error.strerror}") from error
 
 
 def write_json(document: object) -> None:
@@ -89,8 +108,12 @@ def progress(unit: str) -> Iterator[Callable[[int, int, object], None]]:
 
 
 def _console() -> Console:
-    color_system = None if os.environ.get("NO_COLOR") else "auto"
-    return Console(color_system=color_system, highlight=False, markup=False, emoji=False)
+    return Console(
+        color_system=None if os.environ.get("NO_COLOR") else "auto",
+        highlight=False,
+        markup=False,
+        emoji=False,
+    )
 
 
 def _write_rich(*parts: RenderableType) -> None:
@@ -204,18 +227,32 @@ def _protocol(comparison: Comparison) -> list[str]:
     asked = comparison.protocol
     train = asked["train"]
     splits = "each on every split" if asked["splits"] == "all" else "seed k on split k mod n"
-    stop = f", patience {train['patience']}" if train["patience"] else ""
-    rates = f"rate chosen on validation from {', '.join(map(str, asked['rates']))}"
-    rows = "; bag-of-words rows sum to one" if train["normalize_features"] else ""
-    tests = {
-        "paired-t": "paired t test (one fixed split)",
-        "nadeau-bengio-t": "paired t test with the Nadeau-Bengio correction (splits vary)",
-    }
-    used = dict.fromkeys(verdict.test for verdict in comparison.verdicts)
-    return [
-        f"{asked['seeds']} seeds, {splits}{'; ' + rates if asked['rates'] else ''}",
+    stop = f" (patience {train['patience']})" if train["patience"] else ""
+    rows = ", bag-of-words rows sum to one" if train["normalize_features"] else ""
+    lines = [
+        f"{asked['seeds']} seeds, {splits}; {_rates(asked)}",
+        f"{'; '.join(map(_full_model, asked['models']))}; on {asked['device']}",
         f"Adam, learning rate {train['learning_rate']:g}, weight decay {train['weight_decay']:g}, "
         f"at most {train['epochs']} epochs{stop}, best validation weights{rows}",
-        f"{' or '.join(tests[test] for test in used)}; Holm over {len(comparison.verdicts)} "
-        f"verdicts at {asked['alpha']:g}; equivalence margin {100 * asked['margin']:g} points",
     ]
+    used = dict.fromkeys(TESTS[verdict.test] for verdict in comparison.verdicts)
+    if used:
+        lines.append(
+            f"paired t test, {' or '.join(used)}; Holm over all {len(comparison.verdicts)} at "
+            f"{asked['alpha']:g}; equivalence margin {100 * asked['margin']:g} points"
+        )
+    return lines
+
+
+def _rates(asked: Mapping[str, Any]) -> str:
+    if asked["rates"]:
+        return f"rates chosen on validation from {', '.join(map(str, asked['rates']))}"
+    # An operator's own spec says its rate, given or not.
+    return ", ".join(OPERATORS.make(spec).spec for spec in asked["operators"])
+
+
+def _full_model(spec: str) -> str:
+    """Return the spec of a model with its defaults written out."""
+    name, given = parse_spec(spec)
+    options = {**MODELS.options(name), **given}
+    return format_spec(name, {key: options[key] for key in options if key != "out_channels"})

@@ -16,6 +16,13 @@ class TrainConfig:
         learning_rate: Adam's step size, above 0.
         weight_decay: Adam's L2 penalty, at least 0.
         normalize_features: scale the rows of non-negative (bag-of-words) features to sum one.
+
+    Raises:
+        ParameterError: if a value is out of its range.
+
+    Example:
+        >>> TrainConfig(epochs=50).learning_rate
+        0.01
     """
 
     epochs: int = 200

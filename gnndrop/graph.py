@@ -151,14 +151,25 @@ def _pointer(rows: Tensor, num_rows: int) -> Tensor:
     return torch.cat([counts.new_zeros(1), counts.cumsum(0)])
 
 
-class Memo(Generic[Value]):
-    """Remembers what a function made of its last few tensors.
+def csr_pattern(pointer: Tensor, columns: Tensor, num_columns: int) -> Graph:
+    """Return the pattern of a CSR matrix as a graph from its columns to its rows.
 
-    A tensor is recognised by identity and version, else by comparing its entries; a remembered
-    tensor that was written to since is forgotten. Copies and pickles start empty.
+    Example:
+        >>> csr_pattern(torch.tensor([0, 1, 1]), torch.tensor([2]), 3).edge_index.tolist()
+        [[2], [0]]
+    """
+    rows = torch.repeat_interleave(pointer.diff())
+    return Graph(torch.stack([columns, rows]), num_columns, len(pointer) - 1)
+
+
+class Memo(Generic[Value]):
+    """Remembers what a function made of its last few arguments.
+
+    A tensor is recognised by identity and version, else by comparing its entries; results of a
+    tensor that was written to since are forgotten. Copies and pickles start empty.
 
     Args:
-        function: called as `function(tensor, *sizes)` for what is not remembered.
+        function: what to call for arguments that are not remembered.
         capacity: how many results to keep.
 
     Example:
@@ -175,30 +186,41 @@ class Memo(Generic[Value]):
     def __init__(self, function: Callable[..., Value], capacity: int = 4) -> None:
         self.function = function
         self.capacity = capacity
-        self._slots: list[tuple[Tensor, int, tuple[object, ...], Value]] = []
+        self._slots: list[tuple[tuple[object, ...], list[int], Value]] = []
 
-    def __call__(self, tensor: Tensor, *sizes: object) -> Value:
-        """Return `function(tensor, *sizes)`, remembered or new."""
-        if tensor.is_inference():  # such a tensor does not say when it is written to
-            return self.function(tensor, *sizes)
-        self._slots = [slot for slot in self._slots if slot[0]._version == slot[1]]
-        for slot in self._slots:
-            if slot[2] == sizes and (slot[0] is tensor or _same(slot[0], tensor)):
-                return slot[3]
-        value = self.function(tensor, *sizes)
-        self._slots = [(tensor, tensor._version, sizes, value), *self._slots][: self.capacity]
+    def __call__(self, *arguments: object) -> Value:
+        """Return `function(*arguments)`, remembered or new."""
+        tensors = [argument for argument in arguments if isinstance(argument, Tensor)]
+        if any(tensor.is_inference() for tensor in tensors):  # they do not say when written to
+            return self.function(*arguments)
+        self._slots = [slot for slot in self._slots if _versions(slot[0]) == slot[1]]
+        for place, (known, _, value) in enumerate(self._slots):
+            if len(known) == len(arguments) and all(map(_same, known, arguments)):
+                self._slots.insert(0, self._slots.pop(place))
+                return value
+        value = self.function(*arguments)
+        self._slots.insert(0, (arguments, _versions(arguments), value))
+        del self._slots[self.capacity :]
         return value
 
     def __reduce__(self) -> tuple[object, ...]:
         return Memo, (self.function, self.capacity)
 
 
-def _same(known: Tensor, tensor: Tensor) -> bool:
+def _versions(arguments: tuple[object, ...]) -> list[int]:
+    return [argument._version for argument in arguments if isinstance(argument, Tensor)]
+
+
+def _same(known: object, argument: object) -> bool:
+    if known is argument:
+        return True
+    if not (isinstance(known, Tensor) and isinstance(argument, Tensor)):
+        return type(known) is type(argument) and not isinstance(known, Tensor) and known == argument
     return (
-        known.shape == tensor.shape
-        and known.device == tensor.device
-        and known.dtype == tensor.dtype
-        and torch.equal(known, tensor)
+        known.shape == argument.shape
+        and known.device == argument.device
+        and known.dtype == argument.dtype
+        and torch.equal(known, argument)
     )
 
 

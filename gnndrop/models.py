@@ -11,7 +11,7 @@ import torch_geometric.nn as pyg
 from torch import Tensor, nn
 
 from gnndrop.errors import ParameterError
-from gnndrop.graph import Graph, Memo, endpoints
+from gnndrop.graph import Memo, csr_pattern
 from gnndrop.kernels import sparse_matmul
 from gnndrop.registry import Registry
 
@@ -37,14 +37,14 @@ class Linear(pyg.Linear):  # type: ignore[misc]  # PyG publishes no types
 
     def __init__(self, in_channels: int, out_channels: int, bias: bool = True) -> None:
         super().__init__(in_channels, out_channels, bias, "glorot", "zeros")
-        self._prepare = Memo(Graph, capacity=1)
+        self._prepare = Memo(csr_pattern)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x of shape (N, in_channels), dense or sparse CSR, to (N, out_channels)."""
         if x.layout == torch.strided:
             result: Tensor = super().forward(x)
             return result
-        pattern = self._prepare(endpoints(x), x.size(1), x.size(0))
+        pattern = self._prepare(x.crow_indices(), x.col_indices(), x.size(1))
         product = sparse_matmul(pattern, x.values(), self.weight.t())
         return product if self.bias is None else product + self.bias
 

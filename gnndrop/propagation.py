@@ -1,10 +1,13 @@
 """PyG layers whose message passing is a weighted sum, computed without forming the messages.
 
-A `Propagation` stands in for the method `propagate` of one layer. It aggregates by the kernels where
-that gives what PyG's general path gives, and calls that path everywhere else: other hooks on the
-layer, another aggregation, sparse adjacencies, explanation, compilation.
+A `Propagation` stands in for the method `propagate` of one layer. It aggregates by the kernels
+where that gives what PyG's general path gives, and calls that path everywhere else: other hooks on
+the layer, another aggregation, sparse adjacencies, explanation, compilation. A `Normalization`
+stands in for the method `forward` of layers that normalize the graph at every call: it remembers
+the normalized graph, and notices when the graph has changed.
 """
 
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -12,6 +15,7 @@ from typing import Any, Protocol
 import torch
 import torch_geometric.nn as pyg
 from torch import Tensor, nn
+from torch_geometric.nn.conv.gcn_conv import gcn_norm
 
 from gnndrop.graph import Graph, Memo
 from gnndrop.kernels import aggregate
@@ -29,6 +33,9 @@ FACTORS: dict[type[nn.Module], str | None] = {
     pyg.SAGEConv: None,
     pyg.SimpleConv: "edge_weight",
 }
+
+
+NORMALIZING = (pyg.APPNP, pyg.GCNConv)
 
 
 class MaskSource(Protocol):
@@ -72,7 +79,7 @@ class Propagation:
             mask, factor = source.message_mask(graph)
             if factor is not None:
                 weight = _multiply(weight, factor.to(x_source.dtype))
-        out = aggregate(graph, x_source.reshape(num_sources, -1), weight, mask)
+        out = aggregate(graph, x_source.flatten(1), weight, mask)
         if self.layer.aggr == "mean":
             out = out / graph.by_target.pointer.diff().clamp(min=1).to(out.dtype)[:, None]
         return out.view(num_targets, *x_source.shape[1:])
@@ -98,6 +105,48 @@ class Propagation:
             and x_source.is_floating_point()
             and x_source.dim() == (3 if layer.node_dim == 0 else 2)
         )
+
+
+class Normalization:
+    """Stands in for `layer.forward` of a `GCNConv` or an `APPNP`.
+
+    Args:
+        layer: the layer.
+    """
+
+    def __init__(self, layer: nn.Module) -> None:
+        self.layer: Any = layer
+        self.__signature__ = inspect.signature(layer.forward)
+        self._normalize = Memo(gcn_norm)
+
+    def __call__(self, x: Tensor, edge_index: Any, edge_weight: Tensor | None = None) -> Tensor:
+        """Call the layer with the normalized graph in the place of its own cache."""
+        layer = self.layer
+        is_ours = (
+            layer.normalize
+            and not layer.cached
+            and isinstance(x, Tensor)
+            and isinstance(edge_index, Tensor)
+            and edge_index.layout == torch.strided
+            and (edge_weight is None or not edge_weight.requires_grad)
+            and not torch.compiler.is_compiling()
+        )
+        if is_ours:
+            layer._cached_edge_index = self._normalize(
+                edge_index,
+                edge_weight,
+                x.size(layer.node_dim),
+                getattr(layer, "improved", False),
+                layer.add_self_loops,
+                layer.flow,
+                x.dtype,
+            )
+        try:
+            out: Tensor = type(layer).forward(layer, x, edge_index, edge_weight)
+        finally:
+            if is_ours:
+                layer._cached_edge_index = None
+        return out
 
 
 _HOOKS = (
@@ -127,6 +176,8 @@ def acquire(layer: nn.Module) -> Propagation | None:
     if propagation is None:
         propagation = Propagation(layer)
         layer.__dict__["propagate"] = propagation
+        if isinstance(layer, NORMALIZING) and "forward" not in layer.__dict__:
+            layer.__dict__["forward"] = Normalization(layer)
     elif not isinstance(propagation, Propagation):  # somebody else's replacement
         return None
     propagation.users += 1
@@ -140,6 +191,8 @@ def release(layer: nn.Module) -> None:
         propagation.users -= 1
         if not propagation.users:
             del layer.__dict__["propagate"]
+            if isinstance(layer.__dict__.get("forward"), Normalization):
+                del layer.__dict__["forward"]
 
 
 @contextmanager

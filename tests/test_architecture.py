@@ -17,7 +17,7 @@ FLOORS = [
     {"masks"},
     {"graph"},
     {"kernels"},
-    {"operators"},
+    {"operators", "propagation"},
     {"attach", "metrics"},
     {"models"},
     {"training", "theory", "uncertainty"},

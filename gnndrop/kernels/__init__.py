@@ -51,8 +51,7 @@ def masked_multiply_sparse(x: Tensor, mask: Mask) -> Tensor:
         True
     """
     pointer, columns = x.crow_indices(), x.col_indices()
-    rows = torch.repeat_interleave(pointer.diff())
-    values = _call(_MultiplyPairs, x.values(), rows, columns, mask)
+    values = _call(_MultiplyCsr, x.values(), pointer, columns, mask)
     return torch.sparse_csr_tensor(pointer, columns, values, x.shape, check_invariants=False)
 
 
@@ -83,8 +82,8 @@ def aggregate(
         [[0.0], [3.0]]
     """
     coordinates = graph.coordinates(symmetric) if mask is not None else None
-    if weight is not None:
-        weight = weight.view(len(weight), -1)
+    if weight is not None and weight.dim() == 1:
+        weight = weight[:, None]
     sides = (graph.by_target, graph.by_source)
     return _call(_Aggregate, x, weight, sides, coordinates, mask)
 
@@ -133,16 +132,16 @@ class _Multiply(torch.autograd.Function):
         return _call(_Multiply, gradients[0], ctx.rows, ctx.mask), None, None
 
 
-class _MultiplyPairs(torch.autograd.Function):
+class _MultiplyCsr(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, values: Tensor, rows: Tensor, columns: Tensor, mask: Mask) -> Tensor:
-        ctx.arguments = rows, columns, mask
-        result: Tensor = _backend(values).multiply_pairs(values, rows, columns, mask)
+    def forward(ctx: Any, values: Tensor, pointer: Tensor, columns: Tensor, mask: Mask) -> Tensor:
+        ctx.arguments = pointer, columns, mask
+        result: Tensor = _backend(values).multiply_csr(pointer, columns, values, mask)
         return result
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        return _call(_MultiplyPairs, gradients[0], *ctx.arguments), None, None, None
+        return _call(_MultiplyCsr, gradients[0], *ctx.arguments), None, None, None
 
 
 # The form T(w, x, y) = sum_e w_e sum_c m_ec x_jc y_ic is linear in each of its three arguments:

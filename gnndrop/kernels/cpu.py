@@ -75,15 +75,18 @@ def _multiply(x, rows, key, threshold, by_row, by_column, scale, out, start, sto
 
 
 @_jit
-def _multiply_pairs(
-    values, rows, columns, key, threshold, by_row, by_column, scale, out, start, stop
+def _multiply_csr(
+    pointer, columns, values, key, threshold, by_row, by_column, scale, out, start, stop
 ):  # type: ignore[no-untyped-def]  # compiled by numba
     zero = values.dtype.type(0)
-    for k in range(start, stop):
-        row_key = _row_key(key, rows[k] if by_row else 0)
+    row_key = _row_key(key, 0)
+    for r in range(start, stop):
+        if by_row:
+            row_key = _row_key(key, r)
         low, high = np.uint32(row_key), np.uint32(row_key >> _U32)
-        bits = _coin(low, high, columns[k]) if by_column else high
-        out[k] = values[k] * scale if bits >= threshold else zero
+        for k in range(pointer[r], pointer[r + 1]):
+            bits = _coin(low, high, columns[k]) if by_column else high
+            out[k] = values[k] * scale if bits >= threshold else zero
 
 
 @_jit
@@ -184,14 +187,14 @@ def multiply(x: Tensor, rows: Tensor | None, mask: Mask) -> Tensor:
     return out
 
 
-def multiply_pairs(values: Tensor, rows: Tensor, columns: Tensor, mask: Mask) -> Tensor:
-    """See `gnndrop.kernels.reference.multiply_pairs`."""
+def multiply_csr(pointer: Tensor, columns: Tensor, values: Tensor, mask: Mask) -> Tensor:
+    """See `gnndrop.kernels.reference.multiply_csr`."""
     if mask.drops_all:
         return torch.zeros_like(values, memory_format=torch.contiguous_format)
     out = torch.empty_like(values, memory_format=torch.contiguous_format)
-    coins = _coins(mask, values.dtype)
-    arguments = (_array(values), _array(rows), _array(columns), *coins, out.numpy())
-    _share(_multiply_pairs, arguments, _even(len(values), 4 * len(values)))
+    matrix = _array(pointer), _array(columns), _array(values)
+    arguments = (*matrix, *_coins(mask, values.dtype), out.numpy())
+    _share(_multiply_csr, arguments, _even(len(pointer) - 1, 4 * len(values)))
     return out
 
 

@@ -19,9 +19,11 @@ def multiply(x: Tensor, rows: Tensor | None, mask: Mask) -> Tensor:
     return torch.where(kept, x * mask.scale, x.new_zeros(()))
 
 
-def multiply_pairs(values: Tensor, rows: Tensor, columns: Tensor, mask: Mask) -> Tensor:
-    """Mask a list of entries: values, row coordinates and column numbers, all of shape (n,)."""
-    return torch.where(keep(mask, rows, columns), values * mask.scale, values.new_zeros(()))
+def multiply_csr(pointer: Tensor, columns: Tensor, values: Tensor, mask: Mask) -> Tensor:
+    """Mask the stored entries of a CSR matrix of R rows: pointer (R + 1,), the others (n,)."""
+    rows = torch.repeat_interleave(pointer.diff())
+    kept = keep(mask, rows, columns)
+    return torch.where(kept, values * mask.scale, values.new_zeros(()))
 
 
 def aggregate(

@@ -38,6 +38,11 @@ class Operator(nn.Module):
 
     Raises:
         ParameterError: if `p` is not in [0, 1], or another option is not among its choices.
+
+    Example:
+        >>> operator = make_operator("dropout:p=0.3")
+        >>> operator.axes, operator.spec
+        (('node', 'channel'), 'dropout:p=0.3')
     """
 
     name: ClassVar[str]

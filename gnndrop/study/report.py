@@ -109,6 +109,11 @@ class Comparison:
         failures: the trials that failed.
         protocol: how scores and verdicts were reached: the fields of `CompareConfig`.
         environment: versions and machine.
+
+    Example:
+        >>> nothing = Comparison((), (), (), (), protocol={}, environment={})
+        >>> nothing.to_dict()["schema"]
+        1
     """
 
     cells: tuple[Cell, ...]

@@ -1,6 +1,10 @@
 """Run trials in parallel: one thread each, every result on disk before the next trial starts."""
 
+import functools
 import math
+import os
+import threading
+import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from typing import Any
@@ -94,7 +98,7 @@ def _parallel(
     def tasks() -> Iterator[Any]:
         for trial in list(trials):
             in_flight[trial.key] = trial
-            yield joblib.delayed(perform)(trial, execute, store)
+            yield joblib.delayed(_work)(os.getpid(), trial, execute, store)
 
     # Threads of one trial that compete with other trials cost five times the time.
     with joblib.parallel_config("loky", inner_max_num_threads=1):
@@ -119,6 +123,27 @@ def _perform_alone(trial: Trial, execute: Execute, store: Store, jobs: int) -> R
         )
         store.save(result)
     return result
+
+
+def _work(driver: int, trial: Trial, execute: Execute, store: Store) -> Result:
+    """Perform a trial in a worker process."""
+    _end_with(driver)
+    return perform(trial, execute, store)
+
+
+@functools.cache
+def _end_with(driver: int) -> None:
+    """Let this process end when its parent does: a killed driver cannot stop its workers.
+
+    Else they would go on beside the run that resumes, and repeat its trials.
+    """
+
+    def watch() -> None:
+        while os.getppid() == driver:
+            time.sleep(0.2)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def perform(trial: Trial, execute: Execute, store: Store) -> Result:

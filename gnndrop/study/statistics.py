@@ -196,6 +196,33 @@ def holm(p_values: ArrayLike) -> Array:
     return adjusted
 
 
+def wilcoxon(differences: ArrayLike) -> float:
+    """Return the two-sided p-value of Wilcoxon's signed-rank test (Biometrics Bulletin 1, 1945).
+
+    Exact up to 13 differences, ties and zeros included: the share of all sign flips with a rank sum
+    as far from zero. scipy does the same from version 1.13 on, a thousand times slower, and all
+    that is larger.
+
+    Args:
+        differences: shape (J,); zeros are left out, as Wilcoxon did.
+
+    Returns:
+        The p-value; 1 without any difference.
+
+    Example:
+        >>> wilcoxon([1.0, 2.0, 3.0, 4.0, 5.0])
+        0.0625
+    """
+    values = np.asarray(differences, dtype=np.float64)
+    values = values[values != 0]
+    if values.size > 13:
+        return float(stats.wilcoxon(values).pvalue)
+    ranks = stats.rankdata(np.abs(values))
+    flips = np.arange(2**values.size)[:, None] >> np.arange(values.size) & 1
+    # Ranks are multiples of one half: sums of them compare exactly.
+    return float(np.mean(np.abs((2 * flips - 1) @ ranks) >= abs(np.sign(values) @ ranks)))
+
+
 def paired_test(
     differences: Sequence[float],
     test_train_ratio: float = 0.0,
@@ -235,7 +262,7 @@ def paired_test(
         interval=(mean - reach, mean + reach),
         p_value=float(difference_p(mean, error, pairs - 1)),
         equivalence_p=float(equivalence_p(mean, error, pairs - 1, margin)),
-        wilcoxon_p=float(stats.wilcoxon(values).pvalue) if values.any() else 1.0,
+        wilcoxon_p=wilcoxon(values),
         pairs=pairs,
         test=test,
     )

@@ -99,8 +99,11 @@ def test_an_interruption_keeps_what_is_done(store, trials, make_execute, count_e
     assert all(count_executions(trial) == 1 for trial in trials if trial.key in kept)
 
 
-def test_ctrl_c_stops_the_workers(store, trials, tmp_path):
-    """Workers that would never end: the driver must, and take them with it."""
+@pytest.mark.parametrize(
+    ("signal", "code", "output"), [("SIGINT", 0, "interrupted\n"), ("SIGKILL", -9, "")]
+)
+def test_workers_end_with_the_driver(store, trials, tmp_path, signal, code, output):
+    """Workers that would never end by themselves, when their driver is interrupted or killed."""
     script = tmp_path / "script.py"
     script.write_text(
         "import os, signal, threading\n"
@@ -112,7 +115,7 @@ def test_ctrl_c_stops_the_workers(store, trials, tmp_path):
         "driver = os.getpid()\n"
         "def execute(trial):\n"
         "    if trial.seed:\n"
-        "        os.kill(driver, signal.SIGINT)\n"
+        f"        os.kill(driver, signal.{signal})\n"
         "        threading.Event().wait()\n"
         "    return Result(trial, 'ok', 0.5, 0.5, 0.5, 1, 1, 1.0)\n"
         "try:\n"
@@ -125,7 +128,7 @@ def test_ctrl_c_stops_the_workers(store, trials, tmp_path):
     done = subprocess.run(
         [sys.executable, script], capture_output=True, text=True, timeout=60, check=False
     )
-    assert done.stdout == "interrupted\n"
+    assert (done.returncode, done.stdout) == (code, output)
     assert "Traceback" not in done.stderr
 
 

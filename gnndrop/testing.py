@@ -1,0 +1,428 @@
+"""The contract of operators, shipped for the authors of new ones: `check_operator`.
+
+Which clauses apply, and what is to be expected, is read from the operator's declaration. All
+statistics use explicit seeds and bounds of `SIGMAS` standard errors: a check passes always or
+never.
+"""
+
+import copy
+import math
+import pickle
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch_geometric.nn import SimpleConv
+
+from gnndrop.attach import attach
+from gnndrop.errors import GnndropError, ParameterError
+from gnndrop.graph import Graph
+from gnndrop.operators import (
+    OPERATORS,
+    EdgeOperator,
+    FeatureOperator,
+    MessageOperator,
+    Operator,
+    make_operator,
+)
+from gnndrop.theory import (
+    expected_output,
+    expected_two_layers,
+    moments,
+    output_covariance,
+    product_variance,
+)
+
+RATES = (0.1, 0.3, 0.5, 0.9)
+SIGMAS = 5.5  # over the thousand or so comparisons of a check, chance exceeds it once in 25 000
+SAMPLES = 1000
+
+
+class ContractError(GnndropError, AssertionError):
+    """An operator that breaks the contract."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """The outcome of one clause.
+
+    Args:
+        clause: what must hold.
+        detail: what was measured, or how it failed.
+        passed: whether it held.
+    """
+
+    clause: str
+    detail: str
+    passed: bool
+
+
+def check_operator(operator: Operator | str) -> tuple[Check, ...]:
+    """Hold an operator against the contract of its declaration.
+
+    Args:
+        operator: an operator, whose options are kept while its rate is varied, or a spec string.
+
+    Returns:
+        One `Check` per clause.
+
+    Raises:
+        ContractError: if a clause fails; it names all that do.
+        UnknownNameError: if no operator has the name in the spec string.
+
+    Example:
+        >>> {check.passed for check in check_operator("none")}
+        {True}
+    """
+    operator = make_operator(operator)
+    checks = []
+    for clause, check in _clauses(operator):
+        try:
+            checks.append(Check(clause, check(operator) or "", passed=True))
+        except (AssertionError, GnndropError) as error:
+            checks.append(Check(clause, str(error), passed=False))
+    failures = [f"{check.clause}: {check.detail}" for check in checks if not check.passed]
+    if failures:
+        raise ContractError(f"{operator.name} breaks the contract: {'; '.join(failures)}")
+    return tuple(checks)
+
+
+Clause = Callable[[Operator], str | None]
+
+
+def _clauses(operator: Operator) -> Iterator[tuple[str, Clause]]:
+    yield "its spec builds it again", _check_spec
+    yield "evaluation and p = 0 are the identity to the bit", _check_identity
+    yield "seeds decide, copies agree", _check_seeds
+    if operator.site == "none":
+        return
+    yield "rates outside of [0, 1] are refused", _check_refusals
+    yield "the rate is p", _check_rate
+    yield "zeros at p = 1", _check_zeros
+    yield "the inputs are not modified", _check_inputs
+    yield "degenerate graphs", _check_degenerate
+    yield "attaching and removing leaves no trace", _check_attach
+    if isinstance(operator, FeatureOperator | MessageOperator):
+        yield "gradients are zero exactly where dropped", _check_gradients
+    if isinstance(operator, FeatureOperator):
+        yield "sparse features are masked like dense ones", _check_sparse
+    if isinstance(operator, EdgeOperator):
+        yield "kept edges are edges, with their own weights", _check_subset
+        yield "both directions of an edge share their coin where symmetric", _check_symmetry
+    yield "expectation", _check_expectation
+    yield "covariance by the axes", _check_covariance
+    yield "masks are fresh or shared as declared", _check_share
+
+
+def _with(operator: Operator, **options: object) -> Operator:
+    """Build the same operator with some other options, in training."""
+    return type(operator)(**{**operator.options, **options})
+
+
+def _graph() -> tuple[Tensor, Tensor, Tensor]:
+    """Six nodes, one of them isolated; a self-loop, a duplicate, both directions of some edges."""
+    edge_index = torch.tensor(
+        [[0, 1, 0, 2, 1, 2, 3, 3, 4, 1, 1], [1, 0, 2, 0, 2, 1, 1, 4, 4, 3, 2]]
+    )
+    weight = 0.5 + torch.arange(11) / 10
+    x = torch.sin(torch.arange(18.0)).view(6, 3) + 0.5
+    return edge_index, weight, x
+
+
+def _undirected() -> tuple[Tensor, Tensor, Tensor]:
+    """The same nodes, every edge in both directions."""
+    edge_index, _, x = _graph()
+    edge_index = torch.unique(torch.cat([edge_index, edge_index.flip(0)], 1), dim=1)
+    return edge_index, 0.5 + torch.arange(edge_index.size(1)) / 10, x
+
+
+def _values(operator: Operator, rows: int = 40, columns: int = 5) -> tuple[Tensor, ...]:
+    """Return arguments for a stand-alone call of the operator."""
+    if isinstance(operator, EdgeOperator):
+        steps = torch.arange(rows)
+        return torch.stack([steps, (steps * 7 + 1) % rows]), 1 + steps.float()
+    return (torch.ones(rows, columns),)
+
+
+def _call(operator: Operator, values: tuple[Tensor, ...], seed: int) -> tuple[Tensor | None, ...]:
+    operator.start_pass(seed)
+    try:
+        out = operator(*values)
+    finally:
+        operator.end_pass()
+    return out if isinstance(out, tuple) else (out,)
+
+
+def _equal(one: tuple[Tensor | None, ...], other: tuple[Tensor | None, ...]) -> bool:
+    return all(
+        a is b or (a is not None and b is not None and a.shape == b.shape and bool((a == b).all()))
+        for a, b in zip(one, other, strict=True)
+    )
+
+
+def _check_spec(operator: Operator) -> str:
+    assert type(operator)().options is not None
+    if operator.name in OPERATORS:
+        again = OPERATORS.make(operator.spec)
+        assert again.options == operator.options, f"{operator.spec} gave {again.options}"
+    return operator.spec
+
+
+def _check_refusals(operator: Operator) -> None:
+    for p in (-0.1, 1.5, math.nan, math.inf):
+        message = ""
+        try:
+            _with(operator, p=p)
+        except ParameterError as error:
+            message = str(error)
+        assert "p must be in [0, 1]" in message, f"p = {p} gave {message or 'no error'}"
+
+
+def _check_identity(operator: Operator) -> None:
+    values = _values(operator)
+    state = torch.get_rng_state()
+    cases = [copy.deepcopy(operator).eval()]
+    if "p" in operator.options:
+        cases.append(_with(operator, p=0.0))
+    for case in cases:
+        out = case(*values)
+        out = out if isinstance(out, tuple) else (out,)
+        assert _equal(out, values), "the values changed"
+    assert torch.equal(torch.get_rng_state(), state), "the global generator was touched"
+
+
+def _check_seeds(operator: Operator) -> None:
+    values = _values(operator)
+    for copied in (copy.deepcopy(operator), pickle.loads(pickle.dumps(operator))):
+        assert _equal(_call(copied, values, 1), _call(operator, values, 1)), "a copy disagrees"
+    if 0 < operator.p < 1:
+        different = [_call(operator, values, seed) for seed in range(8)]
+        assert not all(_equal(out, different[0]) for out in different), "seeds make no difference"
+        state = torch.get_rng_state()
+        _call(operator, values, 1)
+        assert torch.equal(torch.get_rng_state(), state), "an explicit seed touched the generator"
+
+
+def _check_rate(operator: Operator) -> str:
+    worst = 0.0
+    for p in RATES:
+        case = _with(operator, p=p)
+        by_row = {"node", "edge"} & set(operator.axes)
+        rows, columns = (20_000 if by_row else 2), (20_000 if not by_row else 3)
+        values = _values(case, rows, columns)
+        kept = total = 0
+        for seed in range(3):
+            if isinstance(case, EdgeOperator):
+                kept += len(_call(case, values, seed)[0][0])  # type: ignore[index]  # edges
+                total += rows
+            else:
+                out = _call(case, values, seed)[0]
+                assert out is not None
+                # One entry of every coin.
+                out = out if "channel" in case.axes else out[:, :1]
+                out = out if by_row else out[:1]
+                kept, total = kept + int((out != 0).sum()), total + out.numel()
+        error = abs(kept / total - (1 - p)) / math.sqrt(p * (1 - p) / total)
+        worst = max(worst, error)
+        assert error < SIGMAS, (
+            f"kept {kept / total:.4f} at p = {p}, {error:.1f} standard errors off"
+        )
+    return f"within {worst:.1f} standard errors"
+
+
+def _check_zeros(operator: Operator) -> None:
+    case = _with(operator, p=1.0)
+    out = _call(case, _values(case), 0)
+    assert out[0] is not None
+    if isinstance(case, EdgeOperator):
+        assert out[0].size(1) == 0, "edges were kept"
+    else:
+        assert bool((out[0] == 0).all()), "entries were kept"
+
+
+def _check_inputs(operator: Operator) -> None:
+    values = _values(operator)
+    before = [(value.clone(), value._version) for value in values]
+    _call(operator, values, 0)
+    for value, (clone, version) in zip(values, before, strict=True):
+        assert torch.equal(value, clone), "an input was written to"
+        assert value._version == version, "an input was written to"
+
+
+def _check_degenerate(operator: Operator) -> None:
+    empty = torch.empty(2, 0, dtype=torch.int64)
+    loops = torch.arange(4).repeat(2, 1)
+    doubled = torch.tensor([[0, 0, 0, 1], [1, 1, 1, 0]])
+    for edge_index in (empty, loops, doubled):
+        for num_nodes in (4, 6):  # all nodes touched, some isolated at the end
+            out = _layer_output(operator, edge_index, torch.ones(edge_index.size(1)), num_nodes)
+            assert out.shape == (num_nodes, 2), f"shape {tuple(out.shape)}"
+            assert bool(torch.isfinite(out).all()), "not finite"
+    out = _layer_output(operator, empty, torch.ones(0), 0)
+    assert out.shape == (0, 2), f"shape {tuple(out.shape)} without nodes"
+
+
+def _layer_output(operator: Operator, edge_index: Tensor, weight: Tensor, num_nodes: int) -> Tensor:
+    layer = SimpleConv(aggr="sum")
+    with attach(layer, copy.deepcopy(operator)) as handle:
+        handle.operator.start_pass(3)
+        out: Tensor = layer(torch.ones(num_nodes, 2), edge_index, weight)
+    return out
+
+
+def _check_attach(operator: Operator) -> None:
+    edge_index, weight, x = _graph()
+    layer = SimpleConv(aggr="sum")
+    before = layer(x, edge_index, weight)
+    names = set(layer.__dict__), set(layer.state_dict())
+    try:
+        with attach(layer, copy.deepcopy(operator)):
+            layer(x, edge_index, weight)
+            assert set(layer.state_dict()) == names[1], "the state of the model grew"
+            layer.eval()
+            assert torch.equal(layer(x, edge_index, weight), before), "evaluation is not clean"
+            raise KeyError("a user's mistake")
+    except KeyError:
+        layer.train()
+    assert torch.equal(layer(x, edge_index, weight), before), "the output changed"
+    assert (set(layer.__dict__), set(layer.state_dict())) == names, "attributes were left behind"
+
+
+def _check_gradients(operator: Operator) -> None:
+    x = (1 + torch.rand(30, 4, generator=torch.Generator().manual_seed(0))).requires_grad_()
+    out = _call(operator, (x,), 2)[0]
+    assert out is not None
+    out.sum().backward()  # type: ignore[no-untyped-call]  # untyped in torch
+    assert x.grad is not None
+    assert torch.equal(x.grad == 0, out == 0), "a gradient disagrees with its mask"
+    assert torch.allclose(x.grad * x, out), "the gradient is not that of the kept entries"
+
+
+def _check_sparse(operator: Operator) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(50, 20, generator=generator) * (torch.rand(50, 20, generator=generator) < 0.1)
+    sparse = x.to_sparse_csr()
+    out, dense = _call(operator, (sparse,), 4)[0], _call(operator, (x,), 4)[0]
+    assert out is not None
+    assert dense is not None
+    assert out.layout == torch.sparse_csr, f"the layout became {out.layout}"
+    assert torch.equal(out.col_indices(), sparse.col_indices()), "the pattern changed"
+    assert torch.equal(out.to_dense(), dense), "the sparse mask is another one"
+
+
+def _check_subset(operator: Operator) -> None:
+    edge_index, weight, _ = _graph()
+    kept, kept_weight = _call(operator, (edge_index, weight), 5)
+    assert kept is not None
+    assert kept_weight is not None
+    scale = kept_weight.max() / kept_weight.min() if len(kept_weight) else 0
+    assert torch.isfinite(torch.as_tensor(scale)), "a weight vanished"
+    numbers = torch.arange(edge_index.size(1))
+    if operator.rescale != "inverse":
+        # The weights tell the edges apart, so they tell whether both were kept alike.
+        place = torch.isin(weight, kept_weight)
+        assert torch.equal(edge_index[:, place], kept), "edges and weights are not aligned"
+        _, attributes = _call(operator, (edge_index, numbers[:, None].repeat(1, 2)), 5)
+        assert attributes is not None
+        assert torch.equal(weight[attributes[:, 0]], kept_weight), "attributes are not aligned"
+    sparse = torch.sparse_coo_tensor(edge_index.flip(0), weight, (6, 6), check_invariants=False)
+    from_sparse = _call(operator, (sparse,), 5)[0]
+    assert from_sparse is not None
+    assert torch.equal(from_sparse._indices().flip(0), kept), "the sparse form has another mask"
+    order = torch.randperm(edge_index.size(1), generator=torch.Generator().manual_seed(0))
+    order = order[torch.argsort(_pairs(edge_index)[order], stable=True)]
+    moved, _ = _call(operator, (edge_index[:, order], weight[order]), 5)
+    assert moved is not None
+    assert torch.equal(_pairs(moved), _pairs(kept).sort().values), "the mask depends on positions"
+
+
+def _pairs(edge_index: Tensor) -> Tensor:
+    return edge_index[0] * 100 + edge_index[1]
+
+
+def _check_symmetry(operator: Operator) -> None:
+    edge_index, _, _ = _undirected()
+    symmetric = operator.options.get("symmetric") is not False
+    differs = False
+    for seed in range(20):
+        kept = _call(operator, (edge_index,), seed)[0]
+        assert kept is not None
+        differs |= not torch.equal(_pairs(kept).sort().values, _pairs(kept.flip(0)).sort().values)
+    assert differs != symmetric, f"symmetric={symmetric} but directions differ: {differs}"
+
+
+def _measure(
+    operator: Operator, edge_index: Tensor, weight: Tensor, x: Tensor, layers: int
+) -> Tensor:
+    """Sample the outputs of linear layers with the operator attached: shape (samples, N, C)."""
+    model = torch.nn.ModuleList(SimpleConv(aggr="sum") for _ in range(layers))
+    outputs = []
+    with attach(model, copy.deepcopy(operator)) as handle:
+        for seed in range(SAMPLES):
+            handle.operator.start_pass(seed)
+            out = x
+            for layer in model:
+                out = layer(out, edge_index, weight)
+            outputs.append(out)
+            handle.operator.end_pass()
+    return torch.stack(outputs).double()
+
+
+def _worst(
+    operator: Operator,
+    layers: int,
+    deviations: Callable[[Operator, Graph, Tensor, Tensor, Tensor], Tensor],
+) -> str:
+    """Return the largest deviation, in standard errors, over rates and graphs."""
+    worst = 0.0
+    for p in RATES:
+        case = _with(operator, p=p)
+        for edge_index, weight, x in (_graph(), _undirected()):
+            samples = _measure(case, edge_index, weight, x, layers)
+            graph = Graph(edge_index, len(x))
+            deviation = float(deviations(case, graph, weight.double(), x.double(), samples).max())
+            assert deviation < SIGMAS, f"{deviation:.1f} standard errors off at p = {p}"
+            worst = max(worst, deviation)
+    return f"within {worst:.1f} standard errors"
+
+
+def _standardized(difference: Tensor, variance: Tensor) -> Tensor:
+    beyond_rounding = (difference.abs() - 1e-5).clamp(min=0)  # the outputs are float32
+    return beyond_rounding / (variance.clamp(min=1e-12) / SAMPLES).sqrt()
+
+
+def _check_expectation(operator: Operator) -> str:
+    if operator.is_unbiased:
+        assert math.isclose(moments(operator)[0], 1), "declared unbiased, the mean factor is not 1"
+
+    def deviations(
+        case: Operator, graph: Graph, weight: Tensor, x: Tensor, samples: Tensor
+    ) -> Tensor:
+        difference = samples.mean(0) - expected_output(case, graph, weight, x)
+        variance = output_covariance(case, graph, weight, x).diagonal().view_as(difference)
+        return _standardized(difference, variance)
+
+    return _worst(operator, 1, deviations)
+
+
+def _check_covariance(operator: Operator) -> str:
+    def deviations(
+        case: Operator, graph: Graph, weight: Tensor, x: Tensor, samples: Tensor
+    ) -> Tensor:
+        centred = (samples - expected_output(case, graph, weight, x)).flatten(1)
+        measured = centred.T @ centred / len(samples)
+        difference = measured - output_covariance(case, graph, weight, x)
+        return _standardized(difference, product_variance(case, graph, weight, x))
+
+    return _worst(operator, 1, deviations)
+
+
+def _check_share(operator: Operator) -> str:
+    def deviations(
+        case: Operator, graph: Graph, weight: Tensor, x: Tensor, samples: Tensor
+    ) -> Tensor:
+        difference = samples.mean(0) - expected_two_layers(case, graph, weight, x)
+        return _standardized(difference, samples.var(0))
+
+    return _worst(operator, 2, deviations)
