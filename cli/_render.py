@@ -1,7 +1,9 @@
 """What the commands print; the only file that imports rich."""
 
+import io
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -71,9 +73,8 @@ def write_listing(entries: Iterable[Mapping[str, Any]]) -> None:
 
 def write_comparison(comparison: Comparison) -> None:
     """Write the tables, the verdicts, the failures and the protocol of a comparison to stdout."""
-    width = _console().width
     groups = [
-        Group(title, *(table for graph in graphs for table in _tables(comparison, graph, width)))
+        Group(title, *(table for graph in graphs for table in _tables(comparison, graph)))
         for title, graphs in _groups(comparison.datasets)
     ]
     _write_rich(
@@ -107,22 +108,26 @@ def progress(unit: str) -> Iterator[Callable[[int, int, object], None]]:
         yield on_result
 
 
-def _console() -> Console:
-    return Console(
+def _width() -> int:
+    return shutil.get_terminal_size().columns  # or COLUMNS; 80 in a pipe
+
+
+def _write_rich(*parts: RenderableType) -> None:
+    text = io.StringIO()
+    is_terminal = sys.stdout.isatty()
+    console = Console(
+        file=text,
+        force_terminal=is_terminal or None,  # None: FORCE_COLOR may ask for it
         color_system=None if os.environ.get("NO_COLOR") else "auto",
+        width=_width(),
         highlight=False,
         markup=False,
         emoji=False,
     )
-
-
-def _write_rich(*parts: RenderableType) -> None:
-    console = _console()
-    with console.capture() as capture:
-        for part in parts:
-            # In a file a sentence is one line; on a terminal it breaks between words.
-            console.print(part, soft_wrap=isinstance(part, str) and not console.is_terminal)
-    write("".join(f"{line.rstrip()}\n" for line in capture.get().splitlines()))
+    for part in parts:
+        # In a file a sentence is one line; on a terminal it breaks between words.
+        console.print(part, soft_wrap=isinstance(part, str) and not is_terminal)
+    write("".join(f"{line.rstrip()}\n" for line in text.getvalue().splitlines()))
 
 
 def _pairs(rows: Iterable[tuple[str, str]]) -> Table:
@@ -152,20 +157,18 @@ def _option(name: str, default: object) -> str:
     return name if default is None else f"{name}={str(default).lower()}"
 
 
-def _groups(
-    graphs: Iterable[GraphSummary],
-) -> Iterator[tuple[str, list[GraphSummary]]]:
+def _groups(graphs: Iterable[GraphSummary]) -> Iterator[tuple[str, list[GraphSummary]]]:
     for title, homophilous in (("HOMOPHILOUS", True), ("HETEROPHILOUS", False)):
         members = [graph for graph in graphs if graph.homophilous == homophilous]
         if members:
             yield title, members
 
 
-def _tables(comparison: Comparison, graph: GraphSummary, width: int) -> Iterator[Table]:
+def _tables(comparison: Comparison, graph: GraphSummary) -> Iterator[Table]:
     """Yield a dataset's table, or several where its models do not fit side by side."""
     rows = [row for row in comparison.rows() if row[0].dataset == graph.name]
     models = list(dict.fromkeys(cell.model for cell, _ in rows))
-    fitting = max(1, (width - OPERATOR_WIDTH) // CELL_WIDTH)
+    fitting = max(1, (_width() - OPERATOR_WIDTH) // CELL_WIDTH)
     for first in range(0, len(models), fitting):
         yield _table(graph, models[first : first + fitting], rows)
 

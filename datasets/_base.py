@@ -91,7 +91,7 @@ class Dataset:
     Example:
         >>> dataset = load("csbm-homophilous")
         >>> dataset.data.num_nodes, dataset.num_classes, len(dataset.splits), dataset.metric
-        (1000, 5, 10, 'accuracy')
+        (1000, 5, 1, 'accuracy')
         >>> dataset.homophily.is_homophilous
         True
     """
@@ -147,7 +147,7 @@ def load(name: str, root: str | Path | None = None) -> Dataset:
 
     Example:
         >>> load("csbm:nodes=200,classes=2,homophily=0.9").data.x.shape
-        torch.Size([200, 128])
+        torch.Size([200, 256])
     """
     declaration = DATASETS.make(name)
     with tempfile.TemporaryDirectory(prefix="gnndrop-") as folder:

@@ -1,5 +1,6 @@
 """What masks and kernels need to know of an `edge_index`, prepared once and never stale."""
 
+import warnings
 from collections.abc import Callable
 from functools import cached_property
 from typing import Generic, NamedTuple, TypeVar
@@ -18,12 +19,12 @@ class Compressed(NamedTuple):
 
     Args:
         pointer: int64, shape (rows + 1,).
-        index: int64, shape (E,), the other end of every edge.
+        other: int64, shape (E,), the other end of every edge.
         order: int64, shape (E,), the position of every edge in `edge_index`.
     """
 
     pointer: Tensor
-    index: Tensor
+    other: Tensor
     order: Tensor
 
 
@@ -52,14 +53,13 @@ class Graph:
                 "edge_index must be int64 of shape (2, E), "
                 f"got {edge_index.dtype} of shape {tuple(edge_index.shape)}"
             )
-        # A plain tensor: subclasses such as EdgeIndex would carry their own structure along.
-        self.edge_index = edge_index.as_subclass(Tensor)
+        self.edge_index = plain(edge_index)
         highest = self.edge_index.amax(1).tolist() if edge_index.size(1) else [-1, -1]
         self.num_sources = max(highest) + 1 if num_sources is None else num_sources
         self.num_targets = self.num_sources if num_targets is None else num_targets
         bounds = self.num_sources, self.num_targets
         for end, bound, top in zip(self.edge_index, bounds, highest, strict=True):
-            if top >= bound or (top >= 0 and int(end.min()) < 0):
+            if end.numel() and (top >= bound or int(end.min()) < 0):
                 raise ParameterError(
                     f"edge_index must hold nodes from 0 to {bound - 1}, "
                     f"got {int(end.min())} to {top}"
@@ -162,6 +162,19 @@ def csr_pattern(pointer: Tensor, columns: Tensor, num_columns: int) -> Graph:
     return Graph(torch.stack([columns, rows]), num_columns, len(pointer) - 1)
 
 
+def plain(edge_index: Tensor) -> Tensor:
+    """Return the tensor inside of PyG's EdgeIndex, which is a wrapper; any other one as it is.
+
+    The wrapper carries structure of its own along, and no version of its entries.
+
+    Example:
+        >>> plain(torch.tensor([[0], [1]])).shape
+        torch.Size([2, 1])
+    """
+    unwrap: Callable[[], Tensor] | None = getattr(edge_index, "as_tensor", None)
+    return edge_index if unwrap is None else unwrap()
+
+
 class Memo(Generic[Value]):
     """Remembers what a function made of its last few arguments.
 
@@ -190,17 +203,19 @@ class Memo(Generic[Value]):
 
     def __call__(self, *arguments: object) -> Value:
         """Return `function(*arguments)`, remembered or new."""
-        tensors = [argument for argument in arguments if isinstance(argument, Tensor)]
+        tensors = [plain(argument) for argument in arguments if isinstance(argument, Tensor)]
         if any(tensor.is_inference() for tensor in tensors):  # they do not say when written to
             return self.function(*arguments)
-        self._slots = [slot for slot in self._slots if _versions(slot[0]) == slot[1]]
-        for place, (known, _, value) in enumerate(self._slots):
+        # Changed as a whole, never in place: another thread may be reading.
+        slots = [slot for slot in self._slots if _versions(slot[0]) == slot[1]]
+        for slot in slots:
+            known, _, value = slot
             if len(known) == len(arguments) and all(map(_same, known, arguments)):
-                self._slots.insert(0, self._slots.pop(place))
+                self._slots = [slot, *(other for other in slots if other is not slot)]
                 return value
-        value = self.function(*arguments)
-        self._slots.insert(0, (arguments, _versions(arguments), value))
-        del self._slots[self.capacity :]
+        with torch.inference_mode(False):  # what is remembered may serve in training later
+            value = self.function(*arguments)
+        self._slots = [(arguments, _versions(arguments), value), *slots][: self.capacity]
         return value
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -208,7 +223,7 @@ class Memo(Generic[Value]):
 
 
 def _versions(arguments: tuple[object, ...]) -> list[int]:
-    return [argument._version for argument in arguments if isinstance(argument, Tensor)]
+    return [plain(argument)._version for argument in arguments if isinstance(argument, Tensor)]
 
 
 def _same(known: object, argument: object) -> bool:
@@ -228,7 +243,7 @@ def is_sparse_adjacency(adjacency: object) -> bool:
     """Whether this is a torch sparse matrix in place of an `edge_index`.
 
     Example:
-        >>> is_sparse_adjacency(torch.eye(2).to_sparse_csr())
+        >>> is_sparse_adjacency(to_csr(torch.eye(2)))
         True
     """
     return isinstance(adjacency, Tensor) and adjacency.layout != torch.strided
@@ -245,7 +260,7 @@ def endpoints(adjacency: Tensor) -> Tensor:
         ParameterError: if it is neither.
 
     Example:
-        >>> endpoints(torch.tensor([[0.0, 1.0], [0.0, 0.0]]).to_sparse_csr()).tolist()
+        >>> endpoints(to_csr(torch.tensor([[0.0, 1.0], [0.0, 0.0]]))).tolist()
         [[1], [0]]
     """
     if not isinstance(adjacency, Tensor):
@@ -255,7 +270,7 @@ def endpoints(adjacency: Tensor) -> Tensor:
         )
     match adjacency.layout:
         case torch.strided:
-            return adjacency.as_subclass(Tensor)
+            return plain(adjacency)
         case torch.sparse_coo:
             return adjacency._indices().flip(0)
         case torch.sparse_csr:
@@ -271,10 +286,12 @@ def entries(adjacency: Tensor) -> Tensor:
     """Return the stored values of a torch sparse matrix, shape (E, ...).
 
     Example:
-        >>> entries(torch.eye(2).to_sparse_csr()).tolist()
+        >>> entries(to_csr(torch.eye(2))).tolist()
         [1.0, 1.0]
     """
-    return adjacency._values() if adjacency.layout == torch.sparse_coo else adjacency.values()
+    if adjacency.layout == torch.sparse_coo and not adjacency.is_coalesced():
+        return adjacency._values()  # without a derivative, which torch gives coalesced ones alone
+    return adjacency.values()
 
 
 def select_edges(adjacency: Tensor, kept: Tensor, values: Tensor | None = None) -> Tensor:
@@ -286,21 +303,34 @@ def select_edges(adjacency: Tensor, kept: Tensor, values: Tensor | None = None) 
         values: new values for all E entries of a sparse matrix; by default its own.
 
     Example:
-        >>> adjacency = torch.eye(2).to_sparse_csr()
+        >>> adjacency = to_csr(torch.eye(2))
         >>> select_edges(adjacency, torch.tensor([True, False])).to_dense().tolist()
         [[1.0, 0.0], [0.0, 0.0]]
     """
     if adjacency.layout == torch.strided:
-        return adjacency.as_subclass(Tensor)[:, kept]
+        return plain(adjacency)[:, kept]
     chosen = (entries(adjacency) if values is None else values)[kept]
-    unchecked = {"size": adjacency.shape, "check_invariants": False}
+    size = adjacency.shape
     if adjacency.layout == torch.sparse_coo:
-        indices = adjacency._indices()[:, kept]
-        coalesced = adjacency.is_coalesced()
-        return torch.sparse_coo_tensor(indices, chosen, is_coalesced=coalesced, **unchecked)
+        indices, coalesced = adjacency._indices()[:, kept], adjacency.is_coalesced()
+        return torch.sparse_coo_tensor(
+            indices, chosen, size, is_coalesced=coalesced, check_invariants=False
+        )
     sources, targets = endpoints(adjacency)[:, kept]
     if adjacency.layout == torch.sparse_csr:
-        pointer = _pointer(targets, adjacency.size(0))
-        return torch.sparse_csr_tensor(pointer, sources, chosen, **unchecked)
-    pointer = _pointer(sources, adjacency.size(1))
-    return torch.sparse_csc_tensor(pointer, targets, chosen, **unchecked)
+        pointer = _pointer(targets, size[0])
+        return torch.sparse_csr_tensor(pointer, sources, chosen, size, check_invariants=False)
+    pointer = _pointer(sources, size[1])
+    return torch.sparse_csc_tensor(pointer, targets, chosen, size, check_invariants=False)
+
+
+def to_csr(x: Tensor) -> Tensor:
+    """Return a matrix in CSR layout, without torch's remark that the layout is in beta.
+
+    Example:
+        >>> to_csr(torch.eye(2)).layout
+        torch.sparse_csr
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse (CSR tensor support|invariant checks)")
+        return x.to_sparse_csr()

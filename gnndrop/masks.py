@@ -21,6 +21,7 @@ Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (SC 2011) for the i
 
 import zlib
 from dataclasses import dataclass
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -70,7 +71,7 @@ class Mask:
         return self.threshold > HALF
 
 
-def check_rate(p: float) -> float:
+def check_rate(p: object) -> float:
     """Return `p` as a float if it is a rate.
 
     Raises:
@@ -80,9 +81,9 @@ def check_rate(p: float) -> float:
         >>> check_rate(0.5)
         0.5
     """
-    if not (isinstance(p, int | float) and 0 <= p <= 1):
-        raise ParameterError(f"p must be in [0, 1], got {p}")
-    return float(p)
+    if type(p) is not bool and isinstance(p, Real) and 0 <= float(p) <= 1:
+        return float(p)
+    raise ParameterError(f"p must be in [0, 1], got {p}")
 
 
 def inverse_scale(p: float) -> float:

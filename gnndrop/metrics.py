@@ -36,7 +36,7 @@ def roc_auc(logits: Tensor, y: Tensor) -> float:
         y: int64 of shape (N,), in {0, 1}, both present.
 
     Raises:
-        ParameterError: if there are not two classes, or one of them is missing.
+        ParameterError: if there are not two classes, 0 and 1, or one of them is missing.
 
     Example:
         >>> roc_auc(torch.tensor([[0.0, 1.0], [1.0, 0.0]]), torch.tensor([1, 0]))
@@ -44,10 +44,11 @@ def roc_auc(logits: Tensor, y: Tensor) -> float:
     """
     from sklearn.metrics import roc_auc_score  # only where the metric asks for it
 
-    if logits.size(1) != 2 or len(torch.unique(y)) != 2:
+    labels = torch.unique(y).tolist()
+    if logits.size(1) != 2 or labels != [0, 1]:
         raise ParameterError(
-            "ROC AUC needs two classes, both present, "
-            f"got {logits.size(1)} outputs and labels {torch.unique(y).tolist()}"
+            "ROC AUC needs two outputs and the labels 0 and 1, both present, "
+            f"got {logits.size(1)} outputs and labels {labels}"
         )
     scores = (logits[:, 1] - logits[:, 0]).detach().cpu().double().numpy()
     return float(roc_auc_score(y.cpu().numpy(), scores))

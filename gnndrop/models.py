@@ -30,8 +30,9 @@ class Linear(pyg.Linear):  # type: ignore[misc]  # PyG publishes no types
 
     Example:
         >>> layer = Linear(3, 2)
+        >>> from gnndrop.graph import to_csr
         >>> x = torch.eye(3)
-        >>> torch.allclose(layer(x.to_sparse_csr()), layer(x))
+        >>> torch.allclose(layer(to_csr(x)), layer(x))
         True
     """
 

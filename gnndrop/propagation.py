@@ -17,7 +17,7 @@ import torch_geometric.nn as pyg
 from torch import Tensor, nn
 from torch_geometric.nn.conv.gcn_conv import gcn_norm
 
-from gnndrop.graph import Graph, Memo
+from gnndrop.graph import Graph, Memo, plain
 from gnndrop.kernels import aggregate
 from gnndrop.masks import Mask
 
@@ -60,18 +60,13 @@ class Propagation:
 
     def __call__(self, edge_index: Any, size: Any = None, **arguments: Any) -> Tensor:
         """Aggregate the messages of the layer."""
-        if not self._applies(edge_index, arguments):
+        if not self._applies(edge_index, size, arguments):
             general: Tensor = type(self.layer).propagate(
                 self.layer, edge_index, size=size, **arguments
             )
             return general
-        x = arguments["x"]
-        x_source, x_target = x if isinstance(x, tuple) else (x, None)
-        num_sources = len(x_source)
-        num_targets = num_sources if x_target is None else len(x_target)
-        if size is not None:
-            num_targets = size[1]
-        graph = self._prepare(edge_index.as_subclass(Tensor), num_sources, num_targets)
+        x_source, num_targets = _ends(arguments["x"])
+        graph = self._prepare(plain(edge_index), len(x_source), num_targets)
         name = FACTORS[type(self.layer)]
         weight = None if name is None else arguments[name]
         mask = None
@@ -84,10 +79,10 @@ class Propagation:
             out = out / graph.by_target.pointer.diff().clamp(min=1).to(out.dtype)[:, None]
         return out.view(num_targets, *x_source.shape[1:])
 
-    def _applies(self, edge_index: Any, arguments: dict[str, Any]) -> bool:
+    def _applies(self, edge_index: Any, size: Any, arguments: dict[str, Any]) -> bool:
         layer = self.layer
-        x = arguments.get("x")
-        x_source = x[0] if isinstance(x, tuple) else x
+        x_source, num_targets = _ends(arguments.get("x"))
+        weight = arguments.get(FACTORS.get(type(layer)) or "")
         hooks = sum(len(getattr(layer, f"_{kind}_hooks")) for kind in _HOOKS)
         return (
             type(layer) in FACTORS
@@ -104,6 +99,8 @@ class Propagation:
             and x_source.layout == torch.strided
             and x_source.is_floating_point()
             and x_source.dim() == (3 if layer.node_dim == 0 else 2)
+            and (size is None or tuple(size) == (len(x_source), num_targets))
+            and (weight is None or _is_factor(weight, edge_index, x_source))
         )
 
 
@@ -213,6 +210,18 @@ def accelerate(model: nn.Module) -> Iterator[None]:
     finally:
         for layer in layers:
             release(layer)
+
+
+def _ends(x: Any) -> tuple[Any, int]:
+    """Return the vectors of the sources, and the number of targets."""
+    x_source, x_target = x if isinstance(x, tuple) else (x, None)
+    return x_source, len(x_source if x_target is None else x_target)
+
+
+def _is_factor(weight: Any, edge_index: Tensor, x: Tensor) -> bool:
+    """Whether there is a number per edge and head; PyG knows what to make of anything else."""
+    shape = edge_index.size(1), *x.shape[1:-1]
+    return isinstance(weight, Tensor) and weight.dtype == x.dtype and weight.shape == shape
 
 
 def _multiply(weight: Tensor | None, factor: Tensor) -> Tensor:

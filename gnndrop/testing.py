@@ -10,6 +10,7 @@ import math
 import pickle
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from torch_geometric.nn import SimpleConv
 
 from gnndrop.attach import attach
 from gnndrop.errors import GnndropError, ParameterError
-from gnndrop.graph import Graph
+from gnndrop.graph import Graph, to_csr
 from gnndrop.operators import (
     OPERATORS,
     EdgeOperator,
@@ -162,7 +163,8 @@ def _equal(one: tuple[Tensor | None, ...], other: tuple[Tensor | None, ...]) -> 
 
 
 def _check_spec(operator: Operator) -> str:
-    assert type(operator)().options is not None
+    build: Any = type(operator)
+    assert build().options is not None, "it cannot be built without arguments"
     if operator.name in OPERATORS:
         again = OPERATORS.make(operator.spec)
         assert again.options == operator.options, f"{operator.spec} gave {again.options}"
@@ -302,7 +304,7 @@ def _check_gradients(operator: Operator) -> None:
 def _check_sparse(operator: Operator) -> None:
     generator = torch.Generator().manual_seed(0)
     x = torch.rand(50, 20, generator=generator) * (torch.rand(50, 20, generator=generator) < 0.1)
-    sparse = x.to_sparse_csr()
+    sparse = to_csr(x)
     out, dense = _call(operator, (sparse,), 4)[0], _call(operator, (x,), 4)[0]
     assert out is not None
     assert dense is not None

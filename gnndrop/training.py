@@ -1,7 +1,6 @@
 """`fit`: the one training loop, by the protocol of every comparison."""
 
 import time
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,6 +11,7 @@ from torch_geometric.data import Data
 
 from gnndrop.config import TrainConfig
 from gnndrop.errors import DivergedError, ParameterError
+from gnndrop.graph import to_csr
 from gnndrop.metrics import METRICS
 from gnndrop.propagation import accelerate
 from gnndrop.registry import did_you_mean
@@ -71,8 +71,8 @@ def fit(
 
     Raises:
         ParameterError: if a mask is missing, empty, of another shape or marks an unlabelled node,
-            or the metric is unknown.
-        DivergedError: if the training loss is not finite.
+            if the labels are no int64 of shape (N,), or the metric is unknown.
+        DivergedError: if the loss of training or of validation is not finite.
 
     Example:
         >>> from gnndrop.datasets import load
@@ -96,27 +96,25 @@ def fit(
     )
     was_training = model.training
     best, best_epoch, weights = (-1.0, 0.0), 0, _copy(model)
-    with accelerate(model):
-        for epoch in range(1, config.epochs + 1):
-            model.train()
-            optimizer.zero_grad()
-            loss = F.cross_entropy(model(*inputs)[train], y_train)
-            if not torch.isfinite(loss):
-                raise DivergedError(
-                    f"the training loss must stay finite, got {loss.item()} in epoch {epoch}: "
-                    "lower the learning rate or the rate of dropout"
-                )
-            loss.backward()  # type: ignore[no-untyped-call]  # untyped in torch
-            optimizer.step()
-            logits = _evaluate(model, inputs)[validation]
-            reached = score(logits, y_validation), -float(F.cross_entropy(logits, y_validation))
-            if reached > best or not best_epoch:
-                best, best_epoch, weights = reached, epoch, _copy(model)
-            elif config.patience and epoch - best_epoch >= config.patience:
-                break
-        model.load_state_dict(weights)
-        logits = _evaluate(model, inputs)
-    model.train(was_training)
+    try:
+        with accelerate(model):
+            for epoch in range(1, config.epochs + 1):
+                model.train()
+                optimizer.zero_grad()
+                loss = _finite_loss(model(*inputs)[train], y_train, epoch)
+                loss.backward()  # type: ignore[no-untyped-call]  # untyped in torch
+                optimizer.step()
+                logits = _evaluate(model, inputs)[validation]
+                loss = _finite_loss(logits, y_validation, epoch)
+                reached = score(logits, y_validation), -float(loss)
+                if reached > best:
+                    best, best_epoch, weights = reached, epoch, _copy(model)
+                elif config.patience and epoch - best_epoch >= config.patience:
+                    break
+            model.load_state_dict(weights)
+            logits = _evaluate(model, inputs)
+    finally:
+        model.train(was_training)
     return FitResult(
         train=score(logits[train], y_train),
         validation=best[0],
@@ -146,27 +144,23 @@ def prepare_inputs(model: nn.Module, data: Data, normalize: bool = True) -> tupl
     if normalize and density < 0.5 and bool((x >= 0).all()):
         x = x / x.sum(1, keepdim=True).clamp(min=torch.finfo(x.dtype).tiny)
     if getattr(model, "takes_sparse", False) and density < SPARSE_DENSITY:
-        x = to_sparse(x)
+        x = to_csr(x)
     weight = data.get("edge_weight")
     return (x, data.edge_index) if weight is None else (x, data.edge_index, weight)
-
-
-def to_sparse(x: Tensor) -> Tensor:
-    """Return a matrix in CSR layout, without torch's remark that the layout is in beta.
-
-    Example:
-        >>> to_sparse(torch.eye(2)).layout
-        torch.sparse_csr
-    """
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Sparse (CSR tensor support|invariant checks)")
-        return x.to_sparse_csr()
 
 
 def _check_split(data: Data, split: Sequence[Tensor] | None) -> list[Tensor]:
     """Return the three masks as node numbers, which index faster."""
     names = ("train_mask", "val_mask", "test_mask")
     masks = [data.get(name) for name in names] if split is None else list(split)
+    if len(masks) != len(names):
+        raise ParameterError(f"split must be three masks, {', '.join(names)}, got {len(masks)}")
+    y = data.y
+    if y is None or y.dtype != torch.int64 or tuple(y.shape) != (data.num_nodes,):
+        raise ParameterError(
+            f"the labels y must be int64 of shape ({data.num_nodes},), got "
+            + ("none" if y is None else f"{y.dtype} of shape {tuple(y.shape)}")
+        )
     chosen = []
     for name, mask in zip(names, masks, strict=True):
         if mask is None:
@@ -176,13 +170,23 @@ def _check_split(data: Data, split: Sequence[Tensor] | None) -> list[Tensor]:
                 f"{name} must be boolean of shape ({data.num_nodes},), "
                 f"got {mask.dtype} of shape {tuple(mask.shape)}; pass one split by split="
             )
-        if not mask.any() or bool((data.y[mask] < 0).any()):
+        if not mask.any() or bool((y[mask] < 0).any()):
             raise ParameterError(
                 f"{name} must mark labelled nodes, "
-                f"got {int(mask.sum())} nodes of which {int((data.y[mask] < 0).sum())} have none"
+                f"got {int(mask.sum())} nodes of which {int((y[mask] < 0).sum())} have none"
             )
         chosen.append(mask.nonzero()[:, 0])
     return chosen
+
+
+def _finite_loss(logits: Tensor, y: Tensor, epoch: int) -> Tensor:
+    loss = F.cross_entropy(logits, y)
+    if not torch.isfinite(loss):
+        raise DivergedError(
+            f"the loss must stay finite, got {loss.item()} in epoch {epoch}: "
+            "lower the learning rate or the rate of dropout"
+        )
+    return loss
 
 
 @torch.no_grad()

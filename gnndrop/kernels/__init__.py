@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gnndrop.errors import ParameterError
 from gnndrop.graph import Compressed, Graph
 from gnndrop.kernels import reference
 from gnndrop.masks import Mask
@@ -27,11 +28,22 @@ def masked_multiply(x: Tensor, mask: Mask, rows: Tensor | None = None) -> Tensor
     Returns:
         Shape (R, C), differentiable to any order.
 
+    Raises:
+        ParameterError: if `x` is no matrix, or `rows` not int64 with one coordinate for each row.
+
     Example:
         >>> everything = Mask(key=0, p=1.0)
         >>> masked_multiply(torch.ones(2, 3), everything).sum()
         tensor(0.)
     """
+    if x.dim() != 2 or (
+        rows is not None and (rows.shape, rows.dtype) != (x.shape[:1], torch.int64)
+    ):
+        raise ParameterError(
+            "x must be a matrix, and rows int64 with one coordinate for each of its rows, "
+            f"got x of shape {tuple(x.shape)} and rows "
+            + ("None" if rows is None else f"{rows.dtype} of shape {tuple(rows.shape)}")
+        )
     return _call(_Multiply, x, rows, mask)
 
 
@@ -46,7 +58,8 @@ def masked_multiply_sparse(x: Tensor, mask: Mask) -> Tensor:
         Sparse CSR of the same sparsity pattern.
 
     Example:
-        >>> x = torch.eye(3).to_sparse_csr()
+        >>> from gnndrop.graph import to_csr
+        >>> x = to_csr(torch.eye(3))
         >>> masked_multiply_sparse(x, Mask(key=0, p=0.0)).to_dense().equal(torch.eye(3))
         True
     """
@@ -76,6 +89,9 @@ def aggregate(
     Returns:
         Shape (num_targets, H * C), differentiable by `x` and `weight` to any order.
 
+    Raises:
+        ParameterError: if `x` or `weight` does not have such a shape; nothing reads out of bounds.
+
     Example:
         >>> graph = Graph(torch.tensor([[0, 1], [1, 1]]))
         >>> aggregate(graph, torch.tensor([[1.0], [2.0]])).tolist()
@@ -84,6 +100,7 @@ def aggregate(
     coordinates = graph.coordinates(symmetric) if mask is not None else None
     if weight is not None and weight.dim() == 1:
         weight = weight[:, None]
+    _check_shapes(graph, x, weight)
     sides = (graph.by_target, graph.by_source)
     return _call(_Aggregate, x, weight, sides, coordinates, mask)
 
@@ -105,6 +122,25 @@ def sparse_matmul(pattern: Graph, values: Tensor, dense: Tensor) -> Tensor:
         [[0.0, 3.0], [0.0, 0.0]]
     """
     return aggregate(pattern, dense.contiguous(), values)
+
+
+def _check_shapes(graph: Graph, x: Tensor, weight: Tensor | None) -> None:
+    if x.dim() != 2 or len(x) != graph.num_sources:
+        raise ParameterError(
+            f"x must be a matrix of {graph.num_sources} rows, one for each source, "
+            f"got shape {tuple(x.shape)}"
+        )
+    num_edges = graph.edge_index.size(1)
+    if weight is not None and (
+        weight.dim() != 2
+        or len(weight) != num_edges
+        or weight.size(1) == 0
+        or x.size(1) % weight.size(1)
+    ):
+        raise ParameterError(
+            f"weight must have shape ({num_edges},), or ({num_edges}, heads) where heads divide "
+            f"{x.size(1)} columns, got shape {tuple(weight.shape)}"
+        )
 
 
 def _call(function: type[torch.autograd.Function], *arguments: Any) -> Tensor:

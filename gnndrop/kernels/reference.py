@@ -45,7 +45,7 @@ def aggregate(
     Returns:
         Shape (R, H * C).
     """
-    messages = x[rows.index]
+    messages = x[rows.other]
     if weight is not None:
         heads = weight.size(1)
         factors = weight[rows.order].unsqueeze(2)
@@ -70,7 +70,7 @@ def edge_products(
     the row's. Returns shape (E, H), in the order of the edges.
     """
     targets = torch.repeat_interleave(rows.pointer.diff())
-    products = x[rows.index] * y[targets]
+    products = x[rows.other] * y[targets]
     if mask is not None and coordinates is not None:
         products = multiply(products, coordinates[rows.order], mask)
     summed = products.view(len(products), heads, -1).sum(2)

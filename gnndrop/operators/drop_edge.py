@@ -5,7 +5,9 @@ from gnndrop.operators._base import EdgeOperator, declare
 
 @declare
 class DropEdge(EdgeOperator):
-    r"""Drop edges: $\tilde A = A \odot M$ with $m_e \sim B(1-p)$, then normalize $\tilde A$.
+    r"""Drop edges, then normalize the kept graph.
+
+    $\tilde A = A \odot M$ with $m_e \sim B(1-p)$.
 
     An edge's coin depends on its endpoints, not its position, and both directions of an undirected
     edge share it: $\tilde A$ stays symmetric. Self-loops stay. The default sees the kept graph in

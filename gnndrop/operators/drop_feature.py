@@ -5,7 +5,9 @@ from gnndrop.operators._base import FeatureOperator, declare
 
 @declare
 class DropFeature(FeatureOperator):
-    r"""Drop whole channels: $\tilde x_{ic} = m_c x_{ic} / (1-p)$ with $m_c \sim B(1-p)$.
+    r"""Drop whole channels, the same for all nodes: spatial dropout.
+
+    $\tilde x_{ic} = m_c x_{ic} / (1-p)$ with $m_c \sim B(1-p)$.
 
     The spatial dropout of convolutional nets; the column mask of graph contrastive learning, which
     leaves out the rescaling (`rescale=none`).

@@ -5,7 +5,9 @@ from gnndrop.operators._base import MessageOperator, declare
 
 @declare
 class DropMessage(MessageOperator):
-    r"""Drop entries of messages: $y_{ic} = \sum_{e:j \to i} m_{ec} w_e x_{jc} / (1-p)$.
+    r"""Drop every entry of every message by itself, and divide the kept ones by 1-p.
+
+    $y_{ic} = \sum_{e:j \to i} m_{ec} w_e x_{jc} / (1-p)$ with $m_{ec} \sim B(1-p)$.
 
     Mean and variance equal those of feature dropout, but channels *and* nodes are uncorrelated. The
     mask follows the layer's normalization; each direction of an edge has its own coins; messages of

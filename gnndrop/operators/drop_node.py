@@ -5,7 +5,9 @@ from gnndrop.operators._base import FeatureOperator, declare
 
 @declare
 class DropNode(FeatureOperator):
-    r"""Drop the features of whole nodes: $\tilde x_{ic} = m_i x_{ic} / (1-p)$, $m_i \sim B(1-p)$.
+    r"""Drop the features of whole nodes, which keep their edges.
+
+    $\tilde x_{ic} = m_i x_{ic} / (1-p)$ with $m_i \sim B(1-p)$.
 
     The node keeps its edges and still receives messages. Libraries give this name to two more
     things: removing a node with its edges (an induced subgraph), and GRAND's row mask on the input

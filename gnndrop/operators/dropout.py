@@ -5,7 +5,9 @@ from gnndrop.operators._base import FeatureOperator, declare
 
 @declare
 class Dropout(FeatureOperator):
-    r"""Feature dropout: $\tilde x_{ic} = m_{ic} x_{ic} / (1-p)$ with $m_{ic} \sim B(1-p)$.
+    r"""Feature dropout: drop every entry by itself, and divide the kept ones by 1-p.
+
+    $\tilde x_{ic} = m_{ic} x_{ic} / (1-p)$ with $m_{ic} \sim B(1-p)$.
 
     For a linear layer with fixed weights the mean is the clean output and the variance
     $p/(1-p) \sum_j w_{ij}^2 x_{jc}^2$; channels are uncorrelated, nodes with a common neighbour

@@ -158,7 +158,7 @@ def _check_models(models: Sequence[str], graphs: Iterable[Dataset]) -> None:
 
 def _check_device(device: str) -> None:
     try:
-        torch.empty(0, device=device)
+        torch.zeros((), device=device).item()
     except Exception as error:  # each backend raises its own
         raise ParameterError(
             f"device must be one that torch can use here, got {device!r}: "

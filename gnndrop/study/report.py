@@ -340,8 +340,9 @@ def _claim(verdict: Verdict, protocol: Mapping[str, Any]) -> str:
         )
     difference = f"difference {_points(verdict.difference)} points, {interval}"
     if verdict.verdict == "equivalent":
+        margin = 100 * protocol["margin"]
         return (
-            f"is equivalent to {against} within {100 * protocol['margin']:g} points "
+            f"is equivalent to {against} within {margin:g} point{'s' * (margin != 1)} "
             f"({difference}, adjusted {_p(verdict.equivalence_p_adjusted)}, {pairs})"
         )
     few = f", of the {MINIMUM_PAIRS} it takes" if verdict.pairs < MINIMUM_PAIRS else ""

@@ -5,16 +5,27 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import closing
-from typing import Any
 
 import joblib
+from joblib.externals.loky import get_reusable_executor
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from gnndrop.errors import AttachError, GnndropError, ParameterError
 from gnndrop.study.plan import Trial
 from gnndrop.study.store import Result, Store
+
+# Threads of one trial that compete with those of others cost five times the time.
+THREADS = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "NUMBA_NUM_THREADS",
+)
 
 # Trains one trial: returns its result, or raises AttachError where the operator has no place.
 Execute = Callable[[Trial], Result]
@@ -72,49 +83,54 @@ def _perform_all(
     if jobs == 1:
         yield from (perform(trial, execute, store) for trial in trials)
         return
-    left = {trial.key: trial for trial in trials}
-    while left:
-        in_flight: dict[str, Trial] = {}
-        try:
-            for result in _parallel(left.values(), in_flight, execute, store, jobs):
-                del left[result.trial.key]
-                in_flight.pop(result.trial.key, None)
+    workers = min(jobs, len(trials))
+    queue = deque(trials)
+    while queue:
+        lost = []
+        for trial, result in _parallel(queue, execute, store, workers):
+            if result is None:
+                lost.append(trial)
+            else:
                 yield result
-        except TerminatedWorkerError:
-            for key, trial in list(in_flight.items()):
-                del left[key]
-                yield _perform_alone(trial, execute, store, jobs)
+        yield from (_perform_alone(trial, execute, store, workers) for trial in lost)
 
 
 def _parallel(
-    trials: Iterable[Trial],
-    in_flight: dict[str, Trial],
-    execute: Execute,
-    store: Store,
-    jobs: int,
-) -> Iterator[Result]:
-    """Yield results as they come; `in_flight` collects the trials that were handed out."""
+    queue: deque[Trial], execute: Execute, store: Store, workers: int
+) -> Generator[tuple[Trial, Result | None]]:
+    """Take trials from the queue and yield their results as they come.
 
-    def tasks() -> Iterator[Any]:
-        for trial in list(trials):
-            in_flight[trial.key] = trial
-            yield joblib.delayed(_work)(os.getpid(), trial, execute, store)
+    When a worker dies, the trials that were in flight are yielded with None, and that is the end.
+    """
+    executor = get_reusable_executor(workers, env=dict.fromkeys(THREADS, "1"))
+    running: dict[Future[Result], Trial] = {}
+    try:
+        while queue or running:
+            # Two for each worker, so that none waits for its next.
+            while queue and len(running) < 2 * workers:
+                future = executor.submit(_work, os.getpid(), queue[0], execute, store)
+                running[future] = queue.popleft()
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                result = future.result()
+                yield running.pop(future), result
+    except TerminatedWorkerError:
+        yield from ((trial, None) for trial in running.values())
+        running.clear()
+    finally:
+        if running:  # interrupted
+            # loky's thread fails when it is shut down between a submission and its hand-over.
+            while not all(future.running() or future.done() for future in running):
+                time.sleep(0.001)
+            executor.shutdown(kill_workers=True)
 
-    # Threads of one trial that compete with other trials cost five times the time.
-    with joblib.parallel_config("loky", inner_max_num_threads=1):
-        # Batches would delay results and grow what a killed worker takes with it.
-        parallel = joblib.Parallel(jobs, return_as="generator_unordered", batch_size=1)
-    yield from parallel(tasks())
 
-
-def _perform_alone(trial: Trial, execute: Execute, store: Store, jobs: int) -> Result:
-    """Perform a trial while no other runs; losing its process now is its own failure."""
+def _perform_alone(trial: Trial, execute: Execute, store: Store, workers: int) -> Result:
+    """Perform a trial while no other runs; losing its worker now is its own failure."""
     done = store.results([trial])  # it may have finished before its neighbour died
     if done:
         return done[trial.key]
-    try:
-        (result,) = _parallel([trial], {}, execute, store, jobs)
-    except TerminatedWorkerError:
+    ((_, result),) = _parallel(deque([trial]), execute, store, workers)
+    if result is None:
         result = Result(
             trial,
             "failed",

@@ -30,7 +30,9 @@ def test_text_holds_the_graph_the_scores_the_verdicts_and_the_protocol(gnndrop):
         assert measure in " ".join(run.out.split())
     rows = [line.split() for line in run.out.splitlines()]
     assert [row[0] for row in rows if "±" in row] == ["none", "dropout"]
-    assert "- dropout against none is undecided (" in run.out
+    (verdict,) = (line for line in run.out.splitlines() if line.startswith("- dropout "))
+    assert " none " in verdict
+    assert " in mlp on csbm:nodes=60,classes=2,features=4" in verdict
     assert "- 6 seeds, seed k on split k mod n; none, dropout:p=0.5\n" in run.out
     assert "- mlp:hidden_channels=64,num_layers=2," in run.out
     assert "Holm over all 1 at 0.05" in run.out
@@ -223,3 +225,14 @@ def test_a_reader_that_goes_is_no_error(environment):
     assert process.stderr.read() == b""
     process.stderr.close()
     assert process.wait(60) == 0
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_an_output_that_cannot_be_written_is_told(form):
+    with Path("/dev/full").open("w") as full:
+        run = subprocess.run(
+            [GNNDROP, "env", *form], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert run.returncode == 2
+    assert run.stderr.startswith("Error: the output must be writable, got: ")

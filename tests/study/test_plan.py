@@ -103,6 +103,11 @@ def test_a_rate_and_rates_exclude_each_other(operators, config):
         plan(config, {"graph": 1}, operators)
 
 
+def test_a_rate_is_given_once(config):
+    with pytest.raises(ParameterError, match="rates must be given each once"):
+        replace(config, rates=(0.1, 0.5, 0.1))
+
+
 def test_unknown_operator_with_rates(operators, config):
     with pytest.raises(UnknownNameError, match="did you mean 'drop-edge'"):
         plan(replace(config, operators=("drop-egde",), rates=(0.1,)), {"graph": 1}, operators)

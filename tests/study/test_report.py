@@ -88,7 +88,7 @@ def test_a_cell_sums_up_its_trials(operators):
         (-0.05, "is worse than none by 4.9 points (95 % interval 4.9 to 5.0, adjusted p < .001, "),
         (
             -0.0005,
-            "is equivalent to none within 1 points (difference 0.0 points, 95 % interval -0.1 to "
+            "is equivalent to none within 1 point (difference 0.0 points, 95 % interval -0.1 to "
             "0.1, adjusted p < .001, ",
         ),
     ],

@@ -1,6 +1,5 @@
 """Running trials: in parallel, each once, whatever becomes of them."""
 
-import functools
 import os
 import subprocess
 import sys
@@ -165,5 +164,5 @@ def test_jobs_below_one_are_refused(store, trials, make_execute, jobs):
 
 
 def test_nothing_to_do_starts_no_worker(store, make_execute, monkeypatch):
-    monkeypatch.setattr(joblib, "Parallel", functools.partial(pytest.fail, "a pool was started"))
+    monkeypatch.setattr("gnndrop.study.run.get_reusable_executor", pytest.fail)
     assert run([], make_execute(), store, jobs=2) == {}
