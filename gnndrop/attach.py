@@ -8,6 +8,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
+from torch_geometric import EdgeIndex
 from torch_geometric.nn import HANConv, HeteroConv, HGTConv, MessagePassing
 from torch_geometric.nn.to_hetero_module import ToHeteroLinear, ToHeteroMessagePassing
 
@@ -25,6 +26,7 @@ from gnndrop.propagation import acquire, release
 from gnndrop.registry import did_you_mean
 
 HETEROGENEOUS = (HANConv, HeteroConv, HGTConv, ToHeteroLinear, ToHeteroMessagePassing)
+CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 LINEAR_AGGREGATIONS = ("sum", "add", "mean")
 
 
@@ -49,10 +51,11 @@ class Attachment:
         layers = [site.layer for site in self._sites]
         # A submodule, so that train(), eval() and to() reach the operator. Containers would take it
         # for one of their layers: there the first layer keeps it.
-        container = isinstance(model, nn.Sequential | nn.ModuleList | nn.ModuleDict)
-        self._home = layers[0] if container and layers else model
+        self._home = layers[0] if layers and isinstance(model, CONTAINERS) else model
         self._name = _free_name(self._home, operator)
-        self._home.add_module(self._name, operator)
+        if layers:
+            self._home.add_module(self._name, operator)
+            operator.train(self._home.training)
         for module in dict.fromkeys((model, *layers)):
             self._hooks.append(module.register_forward_pre_hook(self._begin))
         for site in self._sites:
@@ -98,7 +101,7 @@ class Attachment:
 
 
 def attach(
-    model: nn.Module, operator: Operator | str, layers: Iterable[str] | None = None
+    model: nn.Module, operator: Operator | str, layers: Iterable[str] | str | None = None
 ) -> Attachment:
     """Make an operator act in every message-passing layer of a model, until removed.
 
@@ -112,7 +115,8 @@ def attach(
     Args:
         model: a PyG model, any module that is or contains `MessagePassing` layers.
         operator: an operator that is attached nowhere yet, or a spec string.
-        layers: names of the layers to act on, as in `model.named_modules()`; by default all.
+        layers: names of the layers to act on, as in `model.named_modules()`, or one name; by
+            default all.
 
     Returns:
         The handle: `handle.remove()` restores the model to the bit; also a context manager.
@@ -141,19 +145,18 @@ def attach(
                 "the model must be homogeneous, "
                 f"got {type(module).__name__} at {name or 'its root'!r}"
             )
+    wanted = layers if layers is None else [layers] if isinstance(layers, str) else list(layers)
     sites = {
         name: _SITES[operator.site](layer, number, operator)
-        for number, (name, layer) in enumerate(_layers(model, operator, layers).items())
-        if layers is None or name in set(layers)
+        for number, (name, layer) in enumerate(_layers(model, operator, wanted).items())
+        if wanted is None or name in wanted
     }
     for name, site in sites.items():
         site.check(name)
     return Attachment(model, operator, sites)
 
 
-def _layers(
-    model: nn.Module, operator: Operator, wanted: Iterable[str] | None
-) -> dict[str, nn.Module]:
+def _layers(model: nn.Module, operator: Operator, wanted: list[str] | None) -> dict[str, nn.Module]:
     """Return a model's layers in order: message-passing ones, then others that were asked for."""
     found: dict[str, nn.Module] = {
         name: module for name, module in model.named_modules() if isinstance(module, MessagePassing)
@@ -161,10 +164,14 @@ def _layers(
     if not found and isinstance(operator, FeatureOperator):
         listed = list(getattr(model, "feature_layers", ()))
         found = {name: module for name, module in model.named_modules() if module in listed}
+    if wanted == []:
+        raise AttachError(f"layers must name one at least, {did_you_mean('', list(found))}")
     for name in wanted or ():
         if name not in found:
             modules = dict(model.named_modules())
-            if name not in modules or not isinstance(operator, FeatureOperator):
+            module = modules.get(name)
+            is_called = module is not None and not isinstance(module, nn.ModuleList | nn.ModuleDict)
+            if not (is_called and isinstance(operator, FeatureOperator)):
                 raise AttachError(f"no layer {name!r}, {did_you_mean(name, list(found))}")
             found[name] = modules[name]
     if not found:
@@ -265,6 +272,8 @@ class _GraphSite(_Site):
         graph = operator.prepare(endpoints(adjacency))
         kept = operator.kept_edges(graph, operator.next_mask(self.number), _is_bipartite(arguments))
         arguments[self.argument] = select_edges(adjacency, kept)
+        if isinstance(adjacency, EdgeIndex) and "size" in self.signature.parameters:
+            arguments["size"] = adjacency.sparse_size()  # a plain tensor does not know its own
         for name, value in arguments.items():
             per_edge = isinstance(value, Tensor) and value.dim() and len(value) == len(kept)
             if name.startswith("edge_") and name != self.argument and per_edge:
@@ -288,6 +297,11 @@ class _MessageSite(_Site):
                 f"rescale={self.operator.rescale} needs a sum or a mean, got {name!r} with "
                 f"{aggregation!r}; use rescale=renormalize, under which a dropped edge is absent"
             )
+        if self.layer.decomposed_layers > 1:
+            raise AttachError(
+                f"{name!r} must be built with decomposed_layers=1, got "
+                f"{self.layer.decomposed_layers}: its messages come in parts"
+            )
         super().check(name)
 
     def install(self) -> list[RemovableHandle]:
@@ -305,7 +319,12 @@ class _MessageSite(_Site):
     def uninstall(self) -> None:
         if self.propagation is not None:
             self.propagation.sources.remove(self)
-            release(self.layer)
+            release(self.propagation)
+
+    @property
+    def is_active(self) -> bool:
+        """See `gnndrop.propagation.MaskSource`."""
+        return bool(self.operator.is_active)
 
     def transform(self, arguments: dict[str, Any]) -> None:
         self.bipartite = _is_bipartite(arguments)
@@ -325,6 +344,8 @@ class _MessageSite(_Site):
         self.graph: Graph = self.operator.prepare(edge_index)
         self.mask: Mask = self.operator.next_mask(self.number)
         self.factor: Tensor | None = None
+        if isinstance(adjacency, EdgeIndex):
+            size = adjacency.sparse_size()
         if is_sparse_adjacency(adjacency):
             values = entries(adjacency)
             size = (adjacency.size(1), adjacency.size(0))
@@ -374,6 +395,7 @@ class _MessageSite(_Site):
                 f"{self.operator.name} needs a layer that forms messages, "
                 f"got {type(layer).__name__}, which formed none"
             )
+        self.factor = None  # it may hold the graph of a derivative
 
 
 _SITES: dict[str, Any] = {

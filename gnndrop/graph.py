@@ -270,16 +270,18 @@ def endpoints(adjacency: Tensor) -> Tensor:
         )
     match adjacency.layout:
         case torch.strided:
-            return plain(adjacency)
+            ends = plain(adjacency)
         case torch.sparse_coo:
-            return adjacency._indices().flip(0)
+            ends = adjacency._indices().flip(0)
         case torch.sparse_csr:
             targets = torch.repeat_interleave(adjacency.crow_indices().diff())
-            return torch.stack([adjacency.col_indices(), targets])
+            ends = torch.stack([adjacency.col_indices(), targets])
         case torch.sparse_csc:
             sources = torch.repeat_interleave(adjacency.ccol_indices().diff())
-            return torch.stack([sources, adjacency.row_indices()])
-    raise ParameterError(f"edges must be COO, CSR or CSC where sparse, got {adjacency.layout}")
+            ends = torch.stack([sources, adjacency.row_indices()])
+        case layout:
+            raise ParameterError(f"edges must be COO, CSR or CSC where sparse, got {layout}")
+    return ends.long() if ends.dtype == torch.int32 else ends  # scipy's indices are int32
 
 
 def entries(adjacency: Tensor) -> Tensor:

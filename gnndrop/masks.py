@@ -108,7 +108,7 @@ def draw_seed() -> int:
         >>> draw_seed() == first
         True
     """
-    return int(torch.randint(0, (1 << 63) - 1, (), dtype=torch.int64))
+    return int(torch.randint(0, (1 << 63) - 1, (), dtype=torch.int64, device="cpu"))
 
 
 def stream_key(seed: int, site: str, layer: int = 0, call: int = 0) -> int:

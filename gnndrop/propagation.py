@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import torch
 import torch_geometric.nn as pyg
 from torch import Tensor, nn
+from torch_geometric import EdgeIndex
 from torch_geometric.nn.conv.gcn_conv import gcn_norm
 
 from gnndrop.graph import Graph, Memo, plain
@@ -40,6 +41,10 @@ NORMALIZING = (pyg.APPNP, pyg.GCNConv)
 
 class MaskSource(Protocol):
     """What masks the messages of a layer."""
+
+    @property
+    def is_active(self) -> bool:
+        """Whether it would mask anything now."""
 
     def message_mask(self, graph: Graph) -> tuple[Mask | None, Tensor | None]:
         """Return the mask of this call by edge and channel, or the factors of whole edges."""
@@ -79,6 +84,15 @@ class Propagation:
             out = out / graph.by_target.pointer.diff().clamp(min=1).to(out.dtype)[:, None]
         return out.view(num_targets, *x_source.shape[1:])
 
+    @property
+    def _is_wanted(self) -> bool:
+        """Not where nothing is masked: kernels round differently, that layer is to stay as it was.
+
+        Unless `accelerate` asked for them: then there are more users than sources.
+        """
+        is_accelerated = self.users > len(self.sources)
+        return is_accelerated or any(source.is_active for source in self.sources)
+
     def _applies(self, edge_index: Any, size: Any, arguments: dict[str, Any]) -> bool:
         layer = self.layer
         x_source, num_targets = _ends(arguments.get("x"))
@@ -92,6 +106,7 @@ class Propagation:
             and not layer.explain
             and not torch.compiler.is_compiling()
             and hooks == 2 * len(self.sources) <= 2  # those of our own site, at most one
+            and self._is_wanted
             and isinstance(edge_index, Tensor)
             and edge_index.layout == torch.strided
             and edge_index.dtype == torch.int64
@@ -99,7 +114,7 @@ class Propagation:
             and x_source.layout == torch.strided
             and x_source.is_floating_point()
             and x_source.dim() == (3 if layer.node_dim == 0 else 2)
-            and (size is None or tuple(size) == (len(x_source), num_targets))
+            and _fits(edge_index, size, (len(x_source), num_targets))
             and (weight is None or _is_factor(weight, edge_index, x_source))
         )
 
@@ -161,9 +176,10 @@ def acquire(layer: nn.Module) -> Propagation | None:
 
     Example:
         >>> layer = pyg.GCNConv(2, 2)
-        >>> acquire(layer) is layer.propagate
+        >>> propagation = acquire(layer)
+        >>> propagation is layer.propagate
         True
-        >>> release(layer)
+        >>> release(propagation)
         >>> isinstance(layer.propagate, Propagation)
         False
     """
@@ -181,15 +197,16 @@ def acquire(layer: nn.Module) -> Propagation | None:
     return propagation
 
 
-def release(layer: nn.Module) -> None:
-    """Give a `Propagation` back; the last user restores the layer's own method."""
-    propagation = layer.__dict__.get("propagate")
-    if isinstance(propagation, Propagation):
-        propagation.users -= 1
-        if not propagation.users:
-            del layer.__dict__["propagate"]
-            if isinstance(layer.__dict__.get("forward"), Normalization):
-                del layer.__dict__["forward"]
+def release(propagation: Propagation) -> None:
+    """Give a `Propagation` back; the last user restores the layer's own methods."""
+    propagation.users -= 1
+    if propagation.users:
+        return
+    attributes = propagation.layer.__dict__
+    if attributes.get("propagate") is propagation:  # PyG's `explain` puts its own there
+        del attributes["propagate"]
+    if isinstance(attributes.get("forward"), Normalization):
+        del attributes["forward"]
 
 
 @contextmanager
@@ -204,18 +221,25 @@ def accelerate(model: nn.Module) -> Iterator[None]:
         ...     torch.allclose(model(x, edge_index), plain, atol=1e-6)
         True
     """
-    layers = [layer for layer in model.modules() if acquire(layer) is not None]
+    acquired = [acquire(layer) for layer in model.modules()]
     try:
         yield
     finally:
-        for layer in layers:
-            release(layer)
+        for propagation in acquired:
+            if propagation is not None:
+                release(propagation)
 
 
 def _ends(x: Any) -> tuple[Any, int]:
     """Return the vectors of the sources, and the number of targets."""
     x_source, x_target = x if isinstance(x, tuple) else (x, None)
     return x_source, len(x_source if x_target is None else x_target)
+
+
+def _fits(edge_index: Tensor, size: Any, expected: tuple[int, int]) -> bool:
+    """Whether the numbers of nodes, where they are given, are those of the vectors."""
+    given = edge_index.sparse_size() if isinstance(edge_index, EdgeIndex) else size or ()
+    return all(one in (None, other) for one, other in zip(given, expected, strict=False))
 
 
 def _is_factor(weight: Any, edge_index: Tensor, x: Tensor) -> bool:

@@ -6,6 +6,7 @@ never.
 """
 
 import copy
+import functools
 import math
 import pickle
 from collections.abc import Callable, Iterator
@@ -76,13 +77,16 @@ def check_operator(operator: Operator | str) -> tuple[Check, ...]:
         >>> {check.passed for check in check_operator("none")}
         {True}
     """
-    operator = make_operator(operator)
+    operator = copy.deepcopy(make_operator(operator)).train()
+    operator.end_pass()
     checks = []
     for clause, check in _clauses(operator):
         try:
             checks.append(Check(clause, check(operator) or "", passed=True))
         except (AssertionError, GnndropError) as error:
             checks.append(Check(clause, str(error), passed=False))
+        except Exception as error:  # a stranger's operator may raise anything
+            checks.append(Check(clause, f"{type(error).__name__}: {error}", passed=False))
     failures = [f"{check.clause}: {check.detail}" for check in checks if not check.passed]
     if failures:
         raise ContractError(f"{operator.name} breaks the contract: {'; '.join(failures)}")
@@ -104,16 +108,21 @@ def _clauses(operator: Operator) -> Iterator[tuple[str, Clause]]:
     yield "the inputs are not modified", _check_inputs
     yield "degenerate graphs", _check_degenerate
     yield "attaching and removing leaves no trace", _check_attach
+    yield "torch's seed decides in training", _check_training
+    yield "every form of a graph has the same masks", _check_forms
     if isinstance(operator, FeatureOperator | MessageOperator):
         yield "gradients are zero exactly where dropped", _check_gradients
     if isinstance(operator, FeatureOperator):
         yield "sparse features are masked like dense ones", _check_sparse
     if isinstance(operator, EdgeOperator):
         yield "kept edges are edges, with their own weights", _check_subset
+        yield "self-loops stay where they are protected", _check_loops
         yield "both directions of an edge share their coin where symmetric", _check_symmetry
-    yield "expectation", _check_expectation
-    yield "covariance by the axes", _check_covariance
     yield "masks are fresh or shared as declared", _check_share
+    measured = functools.cache(_measure)  # one sample for three clauses
+    yield "expectation", lambda operator: _worst(measured(operator), _expectation)
+    yield "covariance by the axes", lambda operator: _worst(measured(operator), _covariance)
+    yield "expectation of two layers", lambda operator: _worst(measured(operator), _two_layers)
 
 
 def _with(operator: Operator, **options: object) -> Operator:
@@ -178,7 +187,7 @@ def _check_refusals(operator: Operator) -> None:
             _with(operator, p=p)
         except ParameterError as error:
             message = str(error)
-        assert "p must be in [0, 1]" in message, f"p = {p} gave {message or 'no error'}"
+        assert "[0, 1]" in message, f"p = {p} gave {message or 'no error'}"
 
 
 def _check_identity(operator: Operator) -> None:
@@ -198,11 +207,10 @@ def _check_seeds(operator: Operator) -> None:
     values = _values(operator)
     for copied in (copy.deepcopy(operator), pickle.loads(pickle.dumps(operator))):
         assert _equal(_call(copied, values, 1), _call(operator, values, 1)), "a copy disagrees"
-    if 0 < operator.p < 1:
+    if "p" in operator.options:
+        operator, state = _with(operator, p=0.5), torch.get_rng_state()
         different = [_call(operator, values, seed) for seed in range(8)]
         assert not all(_equal(out, different[0]) for out in different), "seeds make no difference"
-        state = torch.get_rng_state()
-        _call(operator, values, 1)
         assert torch.equal(torch.get_rng_state(), state), "an explicit seed touched the generator"
 
 
@@ -256,20 +264,25 @@ def _check_degenerate(operator: Operator) -> None:
     empty = torch.empty(2, 0, dtype=torch.int64)
     loops = torch.arange(4).repeat(2, 1)
     doubled = torch.tensor([[0, 0, 0, 1], [1, 1, 1, 0]])
-    for edge_index in (empty, loops, doubled):
-        for num_nodes in (4, 6):  # all nodes touched, some isolated at the end
-            out = _layer_output(operator, edge_index, torch.ones(edge_index.size(1)), num_nodes)
-            assert out.shape == (num_nodes, 2), f"shape {tuple(out.shape)}"
-            assert bool(torch.isfinite(out).all()), "not finite"
-    out = _layer_output(operator, empty, torch.ones(0), 0)
-    assert out.shape == (0, 2), f"shape {tuple(out.shape)} without nodes"
+    for p in (0.5, 1.0):
+        case = _with(operator, p=p)
+        for edge_index in (empty, loops, doubled):
+            weight = torch.ones(edge_index.size(1))
+            for num_nodes in (4, 6):  # all nodes touched, some isolated at the end
+                out = _layer_output(case, torch.ones(num_nodes, 2), edge_index, weight)
+                assert out.shape == (num_nodes, 2), f"shape {tuple(out.shape)}"
+                assert bool(torch.isfinite(out).all()), f"not finite at p = {p}"
+        out = _layer_output(case, torch.ones(0, 2), empty, torch.ones(0))
+        assert out.shape == (0, 2), f"shape {tuple(out.shape)} without nodes"
 
 
-def _layer_output(operator: Operator, edge_index: Tensor, weight: Tensor, num_nodes: int) -> Tensor:
+def _layer_output(
+    operator: Operator, x: Tensor, edges: Tensor, weight: Tensor | None, seed: int = 3
+) -> Tensor:
     layer = SimpleConv(aggr="sum")
     with attach(layer, copy.deepcopy(operator)) as handle:
-        handle.operator.start_pass(3)
-        out: Tensor = layer(torch.ones(num_nodes, 2), edge_index, weight)
+        handle.operator.start_pass(seed)
+        out: Tensor = layer(x, edges, weight)
     return out
 
 
@@ -279,8 +292,16 @@ def _check_attach(operator: Operator) -> None:
     before = layer(x, edge_index, weight)
     names = set(layer.__dict__), set(layer.state_dict())
     try:
-        with attach(layer, copy.deepcopy(operator)):
+        with attach(layer, _with(operator, p=0.0)):
+            state = torch.get_rng_state()
+            assert torch.equal(layer(x, edge_index, weight), before), "p = 0 is not clean"
+            assert torch.equal(torch.get_rng_state(), state), "p = 0 touched the generator"
+        values = [(value, value.clone(), value._version) for value in (edge_index, weight, x)]
+        with attach(layer, _with(operator, p=0.5)):
             layer(x, edge_index, weight)
+            for value, clone, version in values:
+                assert torch.equal(value, clone), "an input of the layer was written to"
+                assert value._version == version, "an input of the layer was written to"
             assert set(layer.state_dict()) == names[1], "the state of the model grew"
             layer.eval()
             assert torch.equal(layer(x, edge_index, weight), before), "evaluation is not clean"
@@ -289,6 +310,32 @@ def _check_attach(operator: Operator) -> None:
         layer.train()
     assert torch.equal(layer(x, edge_index, weight), before), "the output changed"
     assert (set(layer.__dict__), set(layer.state_dict())) == names, "attributes were left behind"
+
+
+def _check_training(operator: Operator) -> None:
+    edge_index, weight, x = _graph()
+    layer = SimpleConv(aggr="sum")
+    with torch.random.fork_rng(devices=()), attach(layer, _with(operator, p=0.5)):
+        runs = []
+        for _ in range(2):
+            torch.manual_seed(0)
+            runs.append(torch.stack([layer(x, edge_index, weight) for _ in range(8)]))
+    assert torch.equal(*runs), "the same seed gave other masks"
+    assert bool((runs[0] != runs[0][0]).any()), "every forward pass has the same masks"
+
+
+def _check_forms(operator: Operator) -> None:
+    operator = _with(operator, p=0.5)
+    edge_index, weight, x = _undirected()
+    order = torch.randperm(edge_index.size(1), generator=torch.Generator().manual_seed(0))
+    matrix = torch.zeros(6, 6)
+    matrix[edge_index[1], edge_index[0]] = weight
+    for seed in range(3):
+        out = _layer_output(operator, x, edge_index, weight, seed)
+        moved = _layer_output(operator, x, edge_index[:, order], weight[order], seed)
+        assert torch.allclose(out, moved), "the mask depends on positions of edges"
+        sparse = _layer_output(operator, x, to_csr(matrix), None, seed)
+        assert torch.allclose(out, sparse), "the sparse form has another mask"
 
 
 def _check_gradients(operator: Operator) -> None:
@@ -314,29 +361,47 @@ def _check_sparse(operator: Operator) -> None:
 
 
 def _check_subset(operator: Operator) -> None:
-    edge_index, weight, _ = _graph()
-    kept, kept_weight = _call(operator, (edge_index, weight), 5)
-    assert kept is not None
-    assert kept_weight is not None
-    scale = kept_weight.max() / kept_weight.min() if len(kept_weight) else 0
-    assert torch.isfinite(torch.as_tensor(scale)), "a weight vanished"
-    numbers = torch.arange(edge_index.size(1))
-    if operator.rescale != "inverse":
-        # The weights tell the edges apart, so they tell whether both were kept alike.
-        place = torch.isin(weight, kept_weight)
+    operator = _with(operator, p=0.5)
+    edge_index, _, _ = _graph()
+    # Weights that tell the edges apart, also when doubled.
+    weight = (1 + torch.arange(edge_index.size(1)) / 100).requires_grad_()
+    protected = (edge_index[0] == edge_index[1]) & operator.options["protect_self_loops"]
+    scale = torch.where(protected | (operator.rescale != "inverse"), 1.0, 2.0)
+    for seed in range(5):
+        kept, kept_weight = _call(operator, (edge_index, weight), seed)
+        assert kept is not None
+        assert kept_weight is not None
+        place = torch.isin(weight * scale, kept_weight)
+        assert torch.equal((weight * scale)[place], kept_weight), "the weights are others"
         assert torch.equal(edge_index[:, place], kept), "edges and weights are not aligned"
-        _, attributes = _call(operator, (edge_index, numbers[:, None].repeat(1, 2)), 5)
-        assert attributes is not None
-        assert torch.equal(weight[attributes[:, 0]], kept_weight), "attributes are not aligned"
-    sparse = torch.sparse_coo_tensor(edge_index.flip(0), weight, (6, 6), check_invariants=False)
-    from_sparse = _call(operator, (sparse,), 5)[0]
-    assert from_sparse is not None
-    assert torch.equal(from_sparse._indices().flip(0), kept), "the sparse form has another mask"
-    order = torch.randperm(edge_index.size(1), generator=torch.Generator().manual_seed(0))
-    order = order[torch.argsort(_pairs(edge_index)[order], stable=True)]
-    moved, _ = _call(operator, (edge_index[:, order], weight[order]), 5)
-    assert moved is not None
-    assert torch.equal(_pairs(moved), _pairs(kept).sort().values), "the mask depends on positions"
+        (gradient,) = torch.autograd.grad(kept_weight.sum(), weight)
+        assert torch.equal(gradient, place * scale), "a gradient disagrees with its mask"
+        if operator.rescale != "inverse":
+            _, attributes = _call(operator, (edge_index, weight[:, None].repeat(1, 2)), seed)
+            assert attributes is not None
+            assert torch.equal(attributes[:, 0], kept_weight), "attributes are not aligned"
+        values = weight.detach()
+        sparse = torch.sparse_coo_tensor(edge_index.flip(0), values, (6, 6), check_invariants=False)
+        from_sparse = _call(operator, (sparse,), seed)[0]
+        assert from_sparse is not None
+        assert torch.equal(from_sparse._indices().flip(0), kept), "the sparse form is another"
+        assert torch.equal(from_sparse._values(), kept_weight), "its weights are others"
+        order = torch.argsort(_pairs(edge_index), stable=True)  # duplicates keep their order
+        moved, _ = _call(operator, (edge_index[:, order], weight[order]), seed)
+        assert moved is not None
+        assert torch.equal(_pairs(moved), _pairs(kept).sort().values), "the mask is by position"
+
+
+def _check_loops(operator: Operator) -> None:
+    loops, weight = torch.arange(20).repeat(2, 1), 1 + torch.arange(20.0)
+    for p in (0.5, 1.0):
+        kept, kept_weight = _call(_with(operator, p=p), (loops, weight), 0)
+        assert kept is not None
+        if operator.options["protect_self_loops"]:
+            assert torch.equal(kept, loops), f"{20 - kept.size(1)} of 20 were dropped at p = {p}"
+            assert _equal((kept_weight,), (weight,)), "a protected one was rescaled"
+        else:
+            assert kept.size(1) < 20, f"none of 20 was dropped at p = {p}"
 
 
 def _pairs(edge_index: Tensor) -> Tensor:
@@ -344,6 +409,7 @@ def _pairs(edge_index: Tensor) -> Tensor:
 
 
 def _check_symmetry(operator: Operator) -> None:
+    operator = _with(operator, p=0.5)
     edge_index, _, _ = _undirected()
     symmetric = operator.options.get("symmetric") is not False
     differs = False
@@ -354,38 +420,49 @@ def _check_symmetry(operator: Operator) -> None:
     assert differs != symmetric, f"symmetric={symmetric} but directions differ: {differs}"
 
 
-def _measure(
-    operator: Operator, edge_index: Tensor, weight: Tensor, x: Tensor, layers: int
-) -> Tensor:
-    """Sample the outputs of linear layers with the operator attached: shape (samples, N, C)."""
-    model = torch.nn.ModuleList(SimpleConv(aggr="sum") for _ in range(layers))
+@dataclass(frozen=True)
+class _Measured:
+    """The outputs of two linear layers in a row under an operator, (samples, N, C) each."""
+
+    operator: Operator
+    graph: Graph
+    weight: Tensor
+    x: Tensor
+    one_layer: Tensor
+    two_layers: Tensor
+
+
+def _measure(operator: Operator) -> list[_Measured]:
+    """Sample over all rates and graphs."""
+    measured = []
+    for p in RATES:
+        case = _with(operator, p=p)
+        for edge_index, weight, x in (_graph(), _undirected()):
+            outputs = _outputs(case, edge_index, weight, x)
+            graph = Graph(edge_index, len(x))
+            measured.append(_Measured(case, graph, weight.double(), x.double(), *outputs))
+    return measured
+
+
+def _outputs(operator: Operator, edge_index: Tensor, weight: Tensor, x: Tensor) -> list[Tensor]:
+    model = torch.nn.ModuleList(SimpleConv(aggr="sum") for _ in range(2))
     outputs = []
     with attach(model, copy.deepcopy(operator)) as handle:
         for seed in range(SAMPLES):
             handle.operator.start_pass(seed)
-            out = x
-            for layer in model:
-                out = layer(out, edge_index, weight)
-            outputs.append(out)
+            first = model[0](x, edge_index, weight)
+            outputs.append((first, model[1](first, edge_index, weight)))
             handle.operator.end_pass()
-    return torch.stack(outputs).double()
+    return [torch.stack(layer).double() for layer in zip(*outputs, strict=True)]
 
 
-def _worst(
-    operator: Operator,
-    layers: int,
-    deviations: Callable[[Operator, Graph, Tensor, Tensor, Tensor], Tensor],
-) -> str:
+def _worst(measured: list[_Measured], deviations: Callable[[_Measured], Tensor]) -> str:
     """Return the largest deviation, in standard errors, over rates and graphs."""
     worst = 0.0
-    for p in RATES:
-        case = _with(operator, p=p)
-        for edge_index, weight, x in (_graph(), _undirected()):
-            samples = _measure(case, edge_index, weight, x, layers)
-            graph = Graph(edge_index, len(x))
-            deviation = float(deviations(case, graph, weight.double(), x.double(), samples).max())
-            assert deviation < SIGMAS, f"{deviation:.1f} standard errors off at p = {p}"
-            worst = max(worst, deviation)
+    for case in measured:
+        deviation = float(deviations(case).max())
+        assert deviation < SIGMAS, f"{deviation:.1f} standard errors off at p = {case.operator.p}"
+        worst = max(worst, deviation)
     return f"within {worst:.1f} standard errors"
 
 
@@ -394,37 +471,34 @@ def _standardized(difference: Tensor, variance: Tensor) -> Tensor:
     return beyond_rounding / (variance.clamp(min=1e-12) / SAMPLES).sqrt()
 
 
-def _check_expectation(operator: Operator) -> str:
-    if operator.is_unbiased:
-        assert math.isclose(moments(operator)[0], 1), "declared unbiased, the mean factor is not 1"
-
-    def deviations(
-        case: Operator, graph: Graph, weight: Tensor, x: Tensor, samples: Tensor
-    ) -> Tensor:
-        difference = samples.mean(0) - expected_output(case, graph, weight, x)
-        variance = output_covariance(case, graph, weight, x).diagonal().view_as(difference)
-        return _standardized(difference, variance)
-
-    return _worst(operator, 1, deviations)
+def _expectation(case: _Measured) -> Tensor:
+    if case.operator.is_unbiased:
+        mean = moments(case.operator)[0]
+        assert math.isclose(mean, 1), f"declared unbiased, but the mean factor is {mean}"
+    layer = case.operator, case.graph, case.weight, case.x
+    difference = case.one_layer.mean(0) - expected_output(*layer)
+    return _standardized(difference, output_covariance(*layer).diagonal().view_as(difference))
 
 
-def _check_covariance(operator: Operator) -> str:
-    def deviations(
-        case: Operator, graph: Graph, weight: Tensor, x: Tensor, samples: Tensor
-    ) -> Tensor:
-        centred = (samples - expected_output(case, graph, weight, x)).flatten(1)
-        measured = centred.T @ centred / len(samples)
-        difference = measured - output_covariance(case, graph, weight, x)
-        return _standardized(difference, product_variance(case, graph, weight, x))
-
-    return _worst(operator, 1, deviations)
+def _covariance(case: _Measured) -> Tensor:
+    layer = case.operator, case.graph, case.weight, case.x
+    centred = (case.one_layer - expected_output(*layer)).flatten(1)
+    measured = centred.T @ centred / len(centred)
+    return _standardized(measured - output_covariance(*layer), product_variance(*layer))
 
 
-def _check_share(operator: Operator) -> str:
-    def deviations(
-        case: Operator, graph: Graph, weight: Tensor, x: Tensor, samples: Tensor
-    ) -> Tensor:
-        difference = samples.mean(0) - expected_two_layers(case, graph, weight, x)
-        return _standardized(difference, samples.var(0))
+def _two_layers(case: _Measured) -> Tensor:
+    expected = expected_two_layers(case.operator, case.graph, case.weight, case.x)
+    return _standardized(case.two_layers.mean(0) - expected, case.two_layers.var(0))
 
-    return _worst(operator, 2, deviations)
+
+def _check_share(operator: Operator) -> None:
+    operator = _with(operator, p=0.5)
+    values = _values(operator)
+    operator.start_pass(0)
+    outs = [operator(*values) for _ in range(8)]
+    operator.end_pass()
+    outs = [out if isinstance(out, tuple) else (out,) for out in outs]
+    is_shared = all(_equal(out, outs[0]) for out in outs)
+    declared = operator.share == "forward"
+    assert is_shared == declared, f"share={operator.share}, but calls have equal masks: {is_shared}"

@@ -163,9 +163,7 @@ class FeatureOperator(Operator):
 
     def mask_features(self, x: Tensor, mask: Mask, node_dim: int = 0) -> Tensor:
         """Apply a given mask along the nodes of `x`."""
-        if not (isinstance(x, Tensor) and x.is_floating_point()):
-            got = x.dtype if isinstance(x, Tensor) else type(x).__name__
-            raise ParameterError(f"{self.name} needs floating point features, got {got}")
+        _check_floating(self, x)
         if x.layout == torch.sparse_csr:
             return masked_multiply_sparse(x, mask)
         if x.layout != torch.strided:
@@ -196,11 +194,12 @@ class MessageOperator(Operator):
             Shape of `messages`.
 
         Raises:
-            ParameterError: if there are not as many messages as edges.
+            ParameterError: if `messages` is not floating, or there are not as many as edges.
         """
         if not self.is_active:
             return messages
         if edge_index is None:
+            _check_floating(self, messages)
             return _mask_along(messages, self.next_mask(), 0, None)
         coordinates = self.prepare(edge_index).directed_coordinates
         return self.mask_messages(messages, coordinates, self.next_mask())
@@ -209,6 +208,7 @@ class MessageOperator(Operator):
         self, messages: Tensor, coordinates: Tensor, mask: Mask, edge_dim: int = 0
     ) -> Tensor:
         """Apply a given mask along the edges of `messages`."""
+        _check_floating(self, messages)
         if messages.size(edge_dim) != len(coordinates):
             raise ParameterError(
                 f"there must be one message per edge, got {messages.size(edge_dim)} messages "
@@ -261,7 +261,7 @@ class EdgeOperator(Operator):
 
         Raises:
             ParameterError: if there are not as many weights as edges, or `rescale=inverse` meets
-                attributes, which are no factors.
+                attributes, which are no factors, or weights beside a sparse matrix.
         """
         if not self.is_active:
             return edge_index, edge_weight
@@ -284,8 +284,17 @@ class EdgeOperator(Operator):
                 f"{self.name}:rescale=inverse needs one weight per edge, "
                 f"got attributes of shape {tuple(weight.shape)}"
             )
-        scale = self.edge_scale(graph, mask)
-        weight = scale if weight is None else weight * scale.to(weight.dtype)
+        if sparse and edge_weight is not None:
+            raise ParameterError(
+                f"{self.name}:rescale=inverse needs the weights of a sparse adjacency as its values, "
+                "got edge_weight beside it"
+            )
+        # Integers are promoted: as integers they would round the scale down.
+        dtype = torch.get_default_dtype()
+        if weight is not None and weight.is_floating_point():
+            dtype = weight.dtype
+        scale = self.edge_scale(graph, mask).to(dtype)
+        weight = scale if weight is None else weight * scale
         if sparse:
             return select_edges(edge_index, kept, weight), None
         return select_edges(edge_index, kept), weight[kept]
@@ -300,8 +309,8 @@ class EdgeOperator(Operator):
         return kept | graph.is_loop if self.protect_self_loops and not bipartite else kept
 
     def edge_scale(self, graph: Graph, mask: Mask, bipartite: bool = False) -> Tensor:
-        """Return the factors of kept edges, float of shape (E,): 1 for protected ones."""
-        scale = torch.full((graph.edge_index.size(1),), mask.scale, device=graph.edge_index.device)
+        """Return the factors of kept edges, float64 of shape (E,): 1 for protected ones."""
+        scale = torch.full_like(graph.source, mask.scale, dtype=torch.float64)
         if self.protect_self_loops and not bipartite:
             scale[graph.is_loop] = 1
         return scale
@@ -330,6 +339,12 @@ def make_operator(operator: "Operator | str") -> Operator:
     raise ParameterError(
         f"an operator must be an Operator or a spec string, got {type(operator).__name__}"
     )
+
+
+def _check_floating(operator: Operator, values: object) -> None:
+    if not (isinstance(values, Tensor) and values.is_floating_point()):
+        got = values.dtype if isinstance(values, Tensor) else type(values).__name__
+        raise ParameterError(f"{operator.name} needs floating point {operator.site}, got {got}")
 
 
 def _mask_along(values: Tensor, mask: Mask, dim: int, rows: Tensor | None) -> Tensor:

@@ -40,7 +40,6 @@ class PairedTest:
         interval: its confidence interval; None below two pairs, like the p-values.
         p_value: two-sided, of no difference.
         equivalence_p: of a difference beyond the margin (two one-sided tests, the larger).
-        wilcoxon_p: two-sided, of Wilcoxon's signed-rank test; holds no correction for re-splits.
         pairs: number of pairs, J.
         test: which t test.
     """
@@ -49,7 +48,6 @@ class PairedTest:
     interval: tuple[float, float] | None
     p_value: float | None
     equivalence_p: float | None
-    wilcoxon_p: float | None
     pairs: int
     test: Test
 
@@ -199,28 +197,19 @@ def holm(p_values: ArrayLike) -> Array:
 def wilcoxon(differences: ArrayLike) -> float:
     """Return the two-sided p-value of Wilcoxon's signed-rank test (Biometrics Bulletin 1, 1945).
 
-    Exact up to 13 differences, ties and zeros included: the share of all sign flips with a rank sum
-    as far from zero. scipy does the same from version 1.13 on, a thousand times slower, and all
-    that is larger.
-
     Args:
         differences: shape (J,); zeros are left out, as Wilcoxon did.
 
     Returns:
-        The p-value; 1 without any difference.
+        scipy's p-value, without a correction for re-splits; 1 without any difference.
 
     Example:
         >>> wilcoxon([1.0, 2.0, 3.0, 4.0, 5.0])
         0.0625
     """
-    values = np.asarray(differences, dtype=np.float64)
+    values = _rounded(differences)
     values = values[values != 0]
-    if values.size > 13:
-        return float(stats.wilcoxon(values).pvalue)
-    ranks = stats.rankdata(np.abs(values))
-    flips = np.arange(2**values.size)[:, None] >> np.arange(values.size) & 1
-    # Ranks are multiples of one half: sums of them compare exactly.
-    return float(np.mean(np.abs((2 * flips - 1) @ ranks) >= abs(np.sign(values) @ ranks)))
+    return float(stats.wilcoxon(values).pvalue) if values.size else 1.0
 
 
 def paired_test(
@@ -247,13 +236,12 @@ def paired_test(
         >>> paired_test([0.0] * 6).p_value
         1.0
     """
-    # Scores are fractions of counts: what differs in the 13th digit is equal, but for rounding.
-    values = np.round(np.asarray(differences, dtype=np.float64), 12)
+    values = _rounded(differences)
     pairs = values.size
     test: Test = "nadeau-bengio-t" if test_train_ratio else "paired-t"
     if pairs < 2:
         mean = float(values[0]) if pairs else None
-        return PairedTest(mean, None, None, None, None, pairs, test)
+        return PairedTest(mean, None, None, None, pairs, test)
     mean = float(values.mean())
     error = float(np.sqrt(nadeau_bengio(values, test_train_ratio)))
     reach = float(special.stdtrit(pairs - 1, 1 - alpha / 2)) * error
@@ -262,7 +250,6 @@ def paired_test(
         interval=(mean - reach, mean + reach),
         p_value=float(difference_p(mean, error, pairs - 1)),
         equivalence_p=float(equivalence_p(mean, error, pairs - 1, margin)),
-        wilcoxon_p=wilcoxon(values),
         pairs=pairs,
         test=test,
     )
@@ -313,7 +300,9 @@ def judge(
             p_adjusted=p_adjusted,
             equivalence_p=p_equal,
             equivalence_p_adjusted=p_equal_adjusted,
-            wilcoxon_p=test.wilcoxon_p if not pairing.missing else None,
+            wilcoxon_p=wilcoxon(pairing.differences)
+            if test.interval and not pairing.missing
+            else None,
             test=test.test,
             pairs=test.pairs,
             missing=pairing.missing,
@@ -341,6 +330,11 @@ def _holm_known(p_values: Sequence[float | None]) -> list[float | None]:
     """Adjust over the p-values that exist."""
     adjusted = iter(holm([p for p in p_values if p is not None]).tolist())
     return [None if p is None else next(adjusted) for p in p_values]
+
+
+def _rounded(differences: ArrayLike) -> Array:
+    """Scores are fractions of counts: what differs in the 13th digit is equal, but for rounding."""
+    return np.round(np.asarray(differences, dtype=np.float64), 12)
 
 
 def _ratio(numerator: ArrayLike, denominator: ArrayLike) -> Array:

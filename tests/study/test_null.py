@@ -118,8 +118,10 @@ def test_holm_keeps_the_error_of_the_family():
 
 
 @pytest.mark.parametrize(("draw", "ratio"), [(seeds, 0.0), (correlated, RATIO)])
-def test_verdicts_of_whole_runs_keep_the_error(draw, ratio):
+def test_verdicts_of_whole_runs_keep_the_error(draw, ratio, monkeypatch):
     """Through `judge` itself: five verdicts a run, accuracies of 200 test nodes."""
+    # Wilcoxon's p decides nothing, and with ties takes scipy most of the time.
+    monkeypatch.setattr("gnndrop.study.statistics.wilcoxon", lambda differences: 1.0)
     generator = np.random.default_rng(7)
     runs = 400
     wrong = 0

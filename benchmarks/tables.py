@@ -1,0 +1,71 @@
+"""Write the tables of the README from what they are made of: the registry, the committed results.
+
+    python benchmarks/tables.py
+
+`tests/test_readme.py` fails where the README is not what this writes.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from gnndrop.operators import OPERATORS
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results" / "compare.json"
+MARKS = {"better": " ▲", "worse": " ▼", "equivalent": " =", "undecided": ""}
+SITES = ("none", "features", "edges", "messages")
+
+
+def operators_table() -> str:
+    """Return the operators as a Markdown table, by site."""
+    rows = [
+        f"| `{name}` | {operator.site} | {' x '.join(operator.axes)} | {operator.source} |"
+        for name, operator in sorted(
+            OPERATORS.items(), key=lambda item: (SITES.index(item[1].site), item[0])
+        )
+        if operator.site != "none"
+    ]
+    return "\n".join(
+        ["| operator | acts on | a coin for every | source |", "|---|---|---|---|", *rows]
+    )
+
+
+def results_table() -> str:
+    """Return the committed comparison as a Markdown table: operators by datasets and models."""
+    document: dict[str, Any] = json.loads(RESULTS.read_text())
+    cells = {(c["dataset"], c["model"], c["operator"]): c for c in document["cells"]}
+    verdicts = {
+        (v["dataset"], v["model"], v["operator"]): v["verdict"] for v in document["verdicts"]
+    }
+    columns = list(dict.fromkeys((dataset, model) for dataset, model, _ in cells))
+    operators = list(dict.fromkeys(operator for *_, operator in cells))
+    lines = [
+        "| | " + " | ".join(f"{dataset} {model}" for dataset, model in columns) + " |",
+        "|---|" + "---|" * len(columns),
+    ]
+    for operator in operators:
+        row = []
+        for column in columns:
+            cell = cells[(*column, operator)]
+            mark = MARKS.get(verdicts.get((*column, operator), ""), "")
+            shown = f"{100 * cell['mean']:.1f} ± {100 * cell['std']:.1f}{mark}"
+            row.append(shown if cell["status"] == "ok" else "-")
+        lines.append(f"| `{operator}` | " + " | ".join(row) + " |")
+    return "\n".join(lines)
+
+
+def rewrite(text: str) -> str:
+    """Return the README with its tables as they should be."""
+    for name, table in {"operators": operators_table(), "results": results_table()}.items():
+        block = f"<!-- {name} -->\n{table}\n<!-- end of {name} -->"
+        text = re.sub(
+            f"<!-- {name} -->.*<!-- end of {name} -->", lambda _, b=block: b, text, flags=re.S
+        )
+    return text
+
+
+if __name__ == "__main__":
+    readme = ROOT / "README.md"
+    readme.write_text(rewrite(readme.read_text()))
