@@ -306,7 +306,10 @@ class _MessageSite(_Site):
 
     def install(self) -> list[RemovableHandle]:
         layer: Any = self.layer
-        self.propagation = acquire(layer)
+        # A plug-in's own way to mask messages needs messages.
+        masking = getattr(type(self.operator), "mask_messages", MessageOperator.mask_messages)
+        is_plain = masking is MessageOperator.mask_messages
+        self.propagation = acquire(layer) if is_plain else None
         if self.propagation is not None:
             self.propagation.sources.append(self)
         return [

@@ -143,8 +143,9 @@ class Normalization:
             and (edge_weight is None or not edge_weight.requires_grad)
             and not torch.compiler.is_compiling()
         )
+        state = layer.__dict__  # the attribute itself: a module looks at what is set on it
         if is_ours:
-            layer._cached_edge_index = self._normalize(
+            state["_cached_edge_index"] = self._normalize(
                 edge_index,
                 edge_weight,
                 x.size(layer.node_dim),
@@ -157,7 +158,7 @@ class Normalization:
             out: Tensor = type(layer).forward(layer, x, edge_index, edge_weight)
         finally:
             if is_ours:
-                layer._cached_edge_index = None
+                state["_cached_edge_index"] = None
         return out
 
 

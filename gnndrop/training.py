@@ -1,5 +1,6 @@
 """`fit`: the one training loop, by the protocol of every comparison."""
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -181,7 +182,7 @@ def _check_split(data: Data, split: Sequence[Tensor] | None) -> list[Tensor]:
 
 def _finite_loss(logits: Tensor, y: Tensor, epoch: int) -> Tensor:
     loss = F.cross_entropy(logits, y)
-    if not torch.isfinite(loss):
+    if not math.isfinite(loss.item()):
         raise DivergedError(
             f"the loss must stay finite, got {loss.item()} in epoch {epoch}: "
             "lower the learning rate or the rate of dropout"

@@ -180,7 +180,7 @@ def test_a_rate_is_returned_as_a_float(p: float) -> None:
     "p", [math.nan, math.inf, -math.inf, -1e-9, 1 + 1e-9, 2, "0.5", None, True, 0.5j, [0.5]]
 )
 def test_what_is_no_rate_is_refused(p: object) -> None:
-    with pytest.raises(ParameterError, match=r"p must be a number in \[0, 1\], got"):
+    with pytest.raises(ParameterError, match=r"p must be .*in \[0, 1\], got"):
         check_rate(p)
 
 

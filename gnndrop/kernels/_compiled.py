@@ -80,31 +80,59 @@ def multiply_csr(
 
 
 @_jit
-def aggregate(
-    pointer, index, order, x, weight, coordinates, key, threshold, scale, out, start, stop
+def aggregate(pointer, other, order, x, weight, out, start, stop):
+    """Sum rows with one factor per edge.
+
+    Four edges at a time: a row of the output is written once for four of the input.
+    """
+    zero, one = x.dtype.type(0), x.dtype.type(1)
+    width, weighted = np.uint64(x.shape[1]), len(weight) > 0
+    f0, f1, f2, f3 = one, one, one, one
+    for r in range(np.uint64(start), np.uint64(stop)):
+        for c in range(width):
+            out[r, c] = zero
+        k, end = np.uint64(pointer[r]), np.uint64(pointer[r + _1])
+        while k + _4 <= end:
+            j0, j1 = np.uint64(other[k]), np.uint64(other[k + _1])
+            j2, j3 = np.uint64(other[k + _2]), np.uint64(other[k + _3])
+            if weighted:
+                f0, f1 = weight[np.uint64(order[k])], weight[np.uint64(order[k + _1])]
+                f2, f3 = weight[np.uint64(order[k + _2])], weight[np.uint64(order[k + _3])]
+            for c in range(width):
+                total = (out[r, c] + f0 * x[j0, c]) + f1 * x[j1, c]
+                out[r, c] = (total + f2 * x[j2, c]) + f3 * x[j3, c]
+            k += _4
+        while k < end:
+            j0 = np.uint64(other[k])
+            if weighted:
+                f0 = weight[np.uint64(order[k])]
+            for c in range(width):
+                out[r, c] += f0 * x[j0, c]
+            k += _1
+
+
+@_jit
+def aggregate_kept(
+    pointer, other, order, x, weight, coordinates, key, threshold, scale, out, start, stop
 ):
-    """Sum rows with one factor per edge; a mask, if any, is by edge.
+    """Sum the rows of kept edges, with one factor per edge.
 
     The kept edges of a row are listed first, without a branch, then added four at a time: the
-    processor mispredicts no coin, and writes a row of the output once for four of the input.
+    processor mispredicts no coin.
     """
     zero = x.dtype.type(0)
-    width = np.uint64(x.shape[1])
-    weighted, masked = len(weight) > 0, len(coordinates) > 0
+    width, weighted = np.uint64(x.shape[1]), len(weight) > 0
     longest = 0
     for r in range(start, stop):
         longest = max(longest, pointer[r + 1] - pointer[r])
-    sources, factors = np.empty(longest + 1, np.uint64), np.empty(longest + 1, x.dtype)
+    sources, factors = np.empty(longest + 4, np.uint64), np.empty(longest + 4, x.dtype)
     for r in range(np.uint64(start), np.uint64(stop)):
         kept = np.uint64(0)
         for k in range(np.uint64(pointer[r]), np.uint64(pointer[r + _1])):
             edge = np.uint64(order[k])
-            factor = weight[edge] * scale if weighted else scale
-            if masked:
-                coin = np.uint32(_row_key(key, coordinates[edge]) >> _U32)
-                factor = factor if coin >= threshold else zero
-            sources[kept], factors[kept] = np.uint64(index[k]), factor
-            kept += np.uint64(factor != zero)
+            sources[kept] = np.uint64(other[k])
+            factors[kept] = weight[edge] * scale if weighted else scale
+            kept += np.uint64(np.uint32(_row_key(key, coordinates[edge]) >> _U32) >= threshold)
         for c in range(width):
             out[r, c] = zero
         k = np.uint64(0)
@@ -125,7 +153,7 @@ def aggregate(
 @_jit
 def aggregate_columns(
     pointer,
-    index,
+    other,
     order,
     x,
     weight,
@@ -148,7 +176,7 @@ def aggregate_columns(
     for r in range(start, stop):
         out[r, :] = zero
         for k in range(pointer[r], pointer[r + 1]):
-            j = index[k]
+            j = other[k]
             if masked and by_row:
                 row_key = _row_key(key, coordinates[order[k]])
             low, high = np.uint32(row_key), np.uint32(row_key >> _U32)
@@ -170,7 +198,7 @@ def aggregate_columns(
 @_jit_sums
 def edge_products(
     pointer,
-    index,
+    other,
     order,
     x,
     y,
@@ -191,7 +219,7 @@ def edge_products(
     row_key = _row_key(key, 0)
     for r in range(start, stop):
         for k in range(pointer[r], pointer[r + 1]):
-            j = index[k]
+            j = other[k]
             if masked and by_row:
                 row_key = _row_key(key, coordinates[order[k]])
             low, high = np.uint32(row_key), np.uint32(row_key >> _U32)

@@ -23,7 +23,9 @@ from gnndrop.kernels import _compiled
 from gnndrop.masks import Mask
 
 DTYPES = (torch.float32, torch.float64)
-GRAIN = 1 << 17  # entries below which a second thread costs more than it saves
+# Entries below which a second thread costs more than it saves: torch's own threads keep spinning
+# for a while after each of its operations, and stand in the way of ours.
+GRAIN = 1 << 20
 
 
 def multiply(x: Tensor, rows: Tensor | None, mask: Mask) -> Tensor:
@@ -61,19 +63,20 @@ def aggregate(
     out = x.new_empty(num_rows, x.size(1))
     graph = (*_arrays(rows), _array(x))
     bounds = _balanced(rows, x.size(1))
+    single = weight is None or weight.size(1) == 1
+    factors = _array(x.new_empty(0)) if weight is None else _array(weight[:, 0])
+    if single and mask is None:
+        _share(_compiled.aggregate, (*graph, factors, out.numpy()), bounds)
+        return out
     places = _array(coordinates if mask else None)
     key, threshold, by_row, by_column, scale = _coins(mask, x.dtype)
-    if (weight is None or weight.size(1) == 1) and (mask is None or (by_row and not by_column)):
-        factors = _array(x.new_empty(0) if weight is None else weight[:, 0])
-        _share(
-            _compiled.aggregate,
-            (*graph, factors, places, key, threshold, scale, out.numpy()),
-            bounds,
-        )
-    else:
-        factors = _array(x.new_empty(0, 0) if weight is None else weight)
-        coins = (places, key, threshold, by_row, by_column, scale)
-        _share(_compiled.aggregate_columns, (*graph, factors, *coins, out.numpy()), bounds)
+    if single and by_row and not by_column:
+        coins: tuple[object, ...] = (places, key, threshold, scale)
+        _share(_compiled.aggregate_kept, (*graph, factors, *coins, out.numpy()), bounds)
+        return out
+    matrix = _array(x.new_empty(0, 0) if weight is None else weight)
+    coins = (places, key, threshold, by_row, by_column, scale)
+    _share(_compiled.aggregate_columns, (*graph, matrix, *coins, out.numpy()), bounds)
     return out
 
 

@@ -199,9 +199,9 @@ class MessageOperator(Operator):
         if not self.is_active:
             return messages
         if edge_index is None:
-            _check_floating(self, messages)
-            return _mask_along(messages, self.next_mask(), 0, None)
-        coordinates = self.prepare(edge_index).directed_coordinates
+            coordinates = torch.arange(len(messages), device=messages.device)
+        else:
+            coordinates = self.prepare(edge_index).directed_coordinates
         return self.mask_messages(messages, coordinates, self.next_mask())
 
     def mask_messages(
@@ -286,8 +286,8 @@ class EdgeOperator(Operator):
             )
         if sparse and edge_weight is not None:
             raise ParameterError(
-                f"{self.name}:rescale=inverse needs the weights of a sparse adjacency as its values, "
-                "got edge_weight beside it"
+                f"{self.name}:rescale=inverse needs the weights of a sparse adjacency "
+                "as its values, got edge_weight beside it"
             )
         # Integers are promoted: as integers they would round the scale down.
         dtype = torch.get_default_dtype()
@@ -349,6 +349,8 @@ def _check_floating(operator: Operator, values: object) -> None:
 
 def _mask_along(values: Tensor, mask: Mask, dim: int, rows: Tensor | None) -> Tensor:
     """Mask an array: axis `dim` holds the rows, the others, flattened, the columns."""
+    if dim in (0, -2) and values.dim() == 2:
+        return masked_multiply(values, mask, rows)
     moved = values.movedim(dim, 0)
     columns = moved.shape[1:].numel()
     masked = masked_multiply(moved.reshape(moved.size(0), columns), mask, rows)
