@@ -60,6 +60,22 @@ def test_occurrence_counts_equal_edges_before(edges: Edges) -> None:
         assert occurrence.tolist() == expected
 
 
+@given(edges_of_graphs, st.integers(0, 3), st.integers(0, 3))
+def test_occurrence_between_two_sets_of_nodes(edges: Edges, sources: int, targets: int) -> None:
+    """Whichever side is the larger one, no two edges are taken for equal."""
+    graph = Graph(edge_index_of(edges), NODES + 5 * sources, NODES + 5 * targets)
+    moved = [(u + 5 * sources, v + 5 * targets) for u, v in edges]
+    found = Graph(edge_index_of(moved), graph.num_sources, graph.num_targets).occurrence
+    expected = occurrences_of(edges)
+    assert any(expected) if found is not None else not any(expected)
+    assert found is None or found.tolist() == expected
+
+
+def test_no_two_edges_are_taken_for_equal_where_targets_are_many() -> None:
+    assert Graph(torch.tensor([[1, 0], [0, 2]]), 2, 5).occurrence is None
+    assert Graph(torch.tensor([[2, 0], [0, 1]]), 5, 2).occurrence is None
+
+
 @given(edges_of_graphs)
 def test_coordinates_are_equal_exactly_for_equal_edges(edges: Edges) -> None:
     """Coordinates are names: equal where (source, target, occurrence) are, different elsewhere."""

@@ -170,6 +170,14 @@ def test_one_coin_in_2_to_the_32_counts() -> None:
     assert not mostly.drops_all
 
 
+def test_a_coin_at_the_threshold_is_kept() -> None:
+    """Exactly `threshold` of the 2^32 coins drop, those below it."""
+    key, where = stream_key(0, "edge"), torch.tensor([0])
+    coin = int(coin_bits(row_key(key, where), where))
+    assert bool(keep(Mask(key, coin / TWO_32), where, where))
+    assert not bool(keep(Mask(key, (coin + 1) / TWO_32), where, where))
+
+
 @pytest.mark.parametrize("p", [0, 1, 0.25, 1.0, np.float64(0.5), np.float32(0.5)])
 def test_a_rate_is_returned_as_a_float(p: float) -> None:
     assert check_rate(p) == p

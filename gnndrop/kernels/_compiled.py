@@ -7,16 +7,29 @@ output. Places are unsigned: numba would look for negative ones at every access.
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator, assignment"
 # numba infers the types at the first call; annotations would be ignored.
 
+import functools
+
 import numba
 import numpy as np
 
 from gnndrop.masks import COLUMN_MIX_1, COLUMN_MIX_2, COLUMN_STEP, GOLDEN, MIX_1, MIX_2
 
-_jit = numba.njit(nogil=True, cache=True, boundscheck=False, fastmath={"contract"})
+
+def _compiler(*fastmath):
+    njit = functools.partial(numba.njit, nogil=True, boundscheck=False, fastmath=set(fastmath))
+
+    def compile_function(function):
+        try:
+            return njit(cache=True)(function)
+        except RuntimeError:  # no place on disk for it: a read-only package, and no home either
+            return njit()(function)
+
+    return compile_function
+
+
+_jit = _compiler("contract")
 # Sums may be reassociated into vector lanes: another rounding, the same one every time.
-_jit_sums = numba.njit(
-    nogil=True, cache=True, boundscheck=False, fastmath={"contract", "reassoc", "nsz"}
-)
+_jit_sums = _compiler("contract", "reassoc", "nsz")
 _inline = numba.njit(inline="always")
 
 _U15, _U16, _U27, _U30, _U31, _U32 = (np.uint64(bits) for bits in (15, 16, 27, 30, 31, 32))

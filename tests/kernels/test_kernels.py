@@ -5,6 +5,8 @@ import math
 import os
 import select
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +28,7 @@ from gnndrop.kernels import (
     reference,
     sparse_matmul,
 )
-from gnndrop.masks import Mask, inverse_scale, keep, stream_key
+from gnndrop.masks import Mask, coin_bits, inverse_scale, keep, row_key, stream_key
 
 pytestmark = pytest.mark.filterwarnings("ignore:Sparse")  # torch calls its CSR layout beta
 
@@ -110,6 +112,25 @@ def test_multiply_equals_the_reference_everywhere(key, p, rows, columns, axes, d
     places = torch.tensor(rows, dtype=torch.int64)
     x = random(len(rows), columns, dtype=dtype)
     assert torch.equal(cpu.multiply(x, places, mask), reference.multiply(x, places, mask))
+
+
+@pytest.mark.parametrize(("by_row", "by_column"), AXES)
+def test_a_coin_at_the_threshold_is_kept(by_row: bool, by_column: bool) -> None:
+    """In every kernel: the one coin of this matrix is the threshold, then just below it."""
+    key, zero = stream_key(0, "edge"), torch.zeros(1, dtype=torch.int64)
+    coin = int(coin_bits(row_key(key, zero), zero if by_column else None))
+    graph, one = Graph(torch.zeros(2, 1, dtype=torch.int64)), torch.ones(1, 1)
+    graph.__dict__["directed_coordinates"] = zero
+    for threshold, expected in ((coin, 1), (coin + 1, 0)):
+        mask = Mask(key, threshold / 2**32, by_row, by_column)
+        assert masked_multiply(one, mask).item() == expected
+        assert masked_multiply_sparse(one.to_sparse_csr(), mask).values().item() == expected
+        for weight in (None, one):
+            assert aggregate(graph, one, weight, mask).item() == expected
+        two_heads = aggregate(graph, torch.ones(1, 2), torch.ones(1, 2), mask)
+        assert two_heads[0, 0].item() == expected
+        products = cpu.edge_products(graph.by_target, one, one, 1, zero, mask)
+        assert products.item() == expected
 
 
 @pytest.mark.parametrize("dtype", HALVES)
@@ -522,3 +543,21 @@ def test_a_forked_child_computes_too() -> None:
         os.waitpid(child, 0)
         os.close(receiver)
     assert b"".join(result.numpy().tobytes() for result in all_kernels()) == expected
+
+
+def test_kernels_need_no_place_for_a_cache() -> None:
+    """Of numba's places only the one for zipped packages is left, which does not fit."""
+    code = """
+import torch
+from gnndrop.kernels import masked_multiply
+from gnndrop.masks import Mask
+print(masked_multiply(torch.ones(2, 2), Mask(key=0, p=1 - 2.0**-32)).tolist())
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"NUMBA_CACHE_LOCATOR_CLASSES": "ZipCacheLocator"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.stdout.strip() == "[[0.0, 0.0], [0.0, 0.0]]", run.stderr
