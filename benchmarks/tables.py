@@ -33,26 +33,28 @@ def operators_table() -> str:
 
 
 def results_table() -> str:
-    """Return the committed comparison as a Markdown table: operators by datasets and models."""
+    """Return the committed comparison as a Markdown table: a row for each dataset and model."""
     document: dict[str, Any] = json.loads(RESULTS.read_text())
     cells = {(c["dataset"], c["model"], c["operator"]): c for c in document["cells"]}
     verdicts = {
         (v["dataset"], v["model"], v["operator"]): v["verdict"] for v in document["verdicts"]
     }
-    columns = list(dict.fromkeys((dataset, model) for dataset, model, _ in cells))
+    rows = dict.fromkeys((dataset, model) for dataset, model, _ in cells)
     operators = list(dict.fromkeys(operator for *_, operator in cells))
     lines = [
-        "| | " + " | ".join(f"{dataset} {model}" for dataset, model in columns) + " |",
-        "|---|" + "---|" * len(columns),
+        "| | " + " | ".join(f"`{operator}`" for operator in operators) + " |",
+        "|---|" + "---|" * len(operators),
     ]
-    for operator in operators:
-        row = []
-        for column in columns:
-            cell = cells[(*column, operator)]
-            mark = MARKS.get(verdicts.get((*column, operator), ""), "")
-            shown = f"{100 * cell['mean']:.1f} ± {100 * cell['std']:.1f}{mark}"
-            row.append(shown if cell["status"] == "ok" else "-")
-        lines.append(f"| `{operator}` | " + " | ".join(row) + " |")
+    for dataset, model in rows:
+        line = [f"{dataset}, {model}"]
+        for operator in operators:
+            cell = cells[dataset, model, operator]
+            if cell["status"] != "ok":
+                line.append("-")
+                continue
+            mark = MARKS.get(verdicts.get((dataset, model, operator), ""), "")
+            line.append(f"{100 * cell['mean']:.1f} ± {100 * cell['std']:.1f}{mark}")
+        lines.append("| " + " | ".join(line) + " |")
     return "\n".join(lines)
 
 

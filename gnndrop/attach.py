@@ -46,6 +46,7 @@ class Attachment:
         self.operator = operator
         self.layers = tuple(sites)
         self._owner: nn.Module | None = None
+        self._owners: set[nn.Module] = set()
         self._hooks: list[RemovableHandle] = []
         self._sites = list(sites.values())
         layers = [site.layer for site in self._sites]
@@ -90,9 +91,17 @@ class Attachment:
 
     def _begin(self, module: nn.Module, inputs: Any) -> None:
         """Start a pass at the outermost of the modules, unless the caller has started one."""
-        if self.operator.is_active and not self.operator.in_pass:
-            self.operator.start_pass()
-            self._owner = module
+        if not self.operator.is_active or self.operator.in_pass:
+            return
+        is_recomputed = torch._C._current_graph_task_id() >= 0  # by a backward pass
+        if is_recomputed and module not in self._owners:
+            raise AttachError(
+                "gradient checkpointing must wrap the whole attached model, got a recomputation of "
+                f"{type(module).__name__} alone, whose masks would not be those of its forward pass"
+            )
+        self.operator.start_pass()
+        self._owner = module
+        self._owners.add(module)
 
     def _finish(self, module: nn.Module, inputs: Any, output: Any) -> None:
         if self._owner is module:
@@ -152,7 +161,7 @@ def attach(
         if wanted is None or name in wanted
     }
     for name, site in sites.items():
-        site.check(name)
+        site.check(name or type(site.layer).__name__)
     return Attachment(model, operator, sites)
 
 

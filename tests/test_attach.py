@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch_geometric.nn as pyg
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from torch_geometric import EdgeIndex
 from torch_geometric.nn import MessagePassing
 from torch_geometric.typing import OptTensor  # PyG does not read Tensor | None
@@ -1037,3 +1038,54 @@ def test_representation() -> None:
     assert repr(handle) == (
         "Attachment('drop-edge:p=0.3,symmetric=false', layers=['convs.0', 'convs.1'])"
     )
+
+
+# --- gradient checkpointing ----------------------------------------------------------------------
+
+
+class Checkpointed(nn.Module):
+    """Recomputes its first layer in the backward pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = pyg.GCNConv(F, 8), pyg.GCNConv(8, 3)
+
+    def forward(self, x: Tensor, edge_index: Tensor, recompute: bool = True) -> Tensor:
+        if recompute:
+            x = checkpoint(self.first, x, edge_index, use_reentrant=False)
+        else:
+            x = self.first(x, edge_index)
+        return self.second(x.relu(), edge_index)
+
+
+def derivatives(model: nn.Module, out: Tensor) -> list[Tensor]:
+    model.zero_grad()
+    out.square().sum().backward()
+    return [out.detach(), *(p.grad for p in model.parameters() if p.grad is not None)]
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_recomputed_layers_never_have_other_masks(spec: str) -> None:
+    model, x, edge_index = Checkpointed(), torch.randn(N, F), graph()
+    with attach(model, spec) as handle:
+        with pytest.raises(AttachError, match="must wrap the whole attached model, got .* GCNConv"):
+            derivatives(model, model(x, edge_index))
+        assert not handle.operator.in_pass
+        assert derivatives(model.eval(), model(x, edge_index))
+    whole = PYG_MODELS["GCN"]()
+    with attach(model.train().first, spec), attach(whole, spec):
+        for run in (
+            lambda recompute: derivatives(model, model(x, edge_index, recompute)),
+            lambda recompute: derivatives(
+                whole,
+                checkpoint(whole, x, edge_index, use_reentrant=False)
+                if recompute
+                else whole(x, edge_index),
+            ),
+        ):
+            results = []
+            for recompute in (True, False):
+                torch.manual_seed(5)
+                results.append(run(recompute))
+            for one, other in zip(*results, strict=True):
+                torch.testing.assert_close(one, other)
