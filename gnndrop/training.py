@@ -141,8 +141,8 @@ def prepare_inputs(model: nn.Module, data: Data, normalize: bool = True) -> tupl
         [0.5, 0.5, 0.0, 0.0, 0.0]
     """
     x: Tensor = data.x
-    density = float((x != 0).float().mean()) if x.numel() else 1.0
-    if normalize and density < 0.5 and bool((x >= 0).all()):
+    density = int(x.count_nonzero()) / x.numel() if x.numel() else 1.0
+    if normalize and density < 0.5 and float(x.min()) >= 0:
         x = x / x.sum(1, keepdim=True).clamp(min=torch.finfo(x.dtype).tiny)
     if getattr(model, "takes_sparse", False) and density < SPARSE_DENSITY:
         x = to_csr(x)

@@ -298,6 +298,19 @@ def test_every_form_of_a_graph_has_the_same_masks(name: str, form: str, weighted
             )
 
 
+@pytest.mark.parametrize("spec", SPECS)
+def test_indices_of_32_bits(spec: str) -> None:
+    """As scipy makes them; PyG takes them where it multiplies a sparse matrix at once."""
+    layer, x, edge_index = LAYERS["sage"][0](), features().float(), graph()
+    adjacency = to_csr(matrix(edge_index, None))
+    short = torch.sparse_csr_tensor(
+        adjacency.crow_indices().int(), adjacency.col_indices().int(), adjacency.values(), (N, N)
+    )
+    expected = run(layer, spec, 5, x, edge_index)
+    torch.testing.assert_close(run(layer, spec, 5, x, short), expected)
+    torch.testing.assert_close(run(layer, spec, 5, x, edge_index.int()), expected)
+
+
 @pytest.mark.parametrize(
     ("name", "spec"), [pair for pair in product(SUPPORTED, SPECS) if makes_sense(*pair)]
 )
@@ -374,6 +387,33 @@ def test_unbiased_means() -> None:
             found = torch.stack(outs)
             error = 6 * found.std(0) / samples**0.5 + 1e-9
             assert bool(((found.mean(0) - clean).abs() < error).all()), (name, spec)
+
+
+class Silencing(DropMessage):
+    """A plug-in with a way of its own to mask messages."""
+
+    def mask_messages(self, messages: Tensor, *args: Any) -> Tensor:
+        return messages * 0
+
+
+class Thinning(DropEdge):
+    """A plug-in with a way of its own to choose edges."""
+
+    def kept_edges(self, graph: Graph, *args: Any) -> Tensor:
+        return graph.source < graph.target
+
+
+@pytest.mark.parametrize("name", ["graph", "transformer"])
+def test_what_a_plug_in_overrides_is_called(name: str) -> None:
+    """Also where messages need not be formed."""
+    make, argument = LAYERS[name]
+    layer, x, edge_index = make().double(), features(), graph()
+    by_edge = values(argument, edge_index)
+    nothing = layer(x, edge_index[:, :0], **{key: value[:0] for key, value in by_edge.items()})
+    torch.testing.assert_close(run(layer, Silencing(), 1, x, edge_index, **by_edge), nothing)
+    kept = edge_index[0] < edge_index[1]
+    upper = layer(x, edge_index[:, kept], **{key: value[kept] for key, value in by_edge.items()})
+    torch.testing.assert_close(run(layer, Thinning(), 1, x, edge_index, **by_edge), upper)
 
 
 # --- bipartite inputs ----------------------------------------------------------------------------
@@ -1068,7 +1108,9 @@ def derivatives(model: nn.Module, out: Tensor) -> list[Tensor]:
 def test_recomputed_layers_never_have_other_masks(spec: str) -> None:
     model, x, edge_index = Checkpointed(), torch.randn(N, F), graph()
     with attach(model, spec) as handle:
-        with pytest.raises(AttachError, match="must wrap the whole attached model, got .* GCNConv"):
+        with pytest.raises(
+            AttachError, match=r"must wrap the whole attached model, got .* GCNConv"
+        ):
             derivatives(model, model(x, edge_index))
         assert not handle.operator.in_pass
         assert derivatives(model.eval(), model(x, edge_index))

@@ -159,8 +159,8 @@ class SameMaskForAllSeeds(DropNode):
         return changed(super().next_mask(layer), key=42)
 
 
-@breaks(SHARE)
-class FreshThoughShared(DropNode):
+@breaks(SHARE, TWO_LAYERS)
+class FreshThoughShared(DropFeature):
     def __init__(self, p: float = 0.5) -> None:
         super().__init__(p)
         self.count = 0
@@ -176,8 +176,8 @@ class FreshThoughShared(DropNode):
         return changed(mask, key=mask.key ^ self.count)
 
 
-@breaks(SHARE)
-class SharedThoughFresh(DropEdge):
+@breaks(SHARE, TWO_LAYERS)
+class SharedThoughFresh(DropFeature):
     def next_mask(self, layer: int = 0) -> Mask:
         self._calls.clear()
         return super().next_mask(0)

@@ -334,7 +334,7 @@ def _holm_known(p_values: Sequence[float | None]) -> list[float | None]:
 
 def _rounded(differences: ArrayLike) -> Array:
     """Scores are fractions of counts: what differs in the 13th digit is equal, but for rounding."""
-    return np.round(np.asarray(differences, dtype=np.float64), 12)
+    return np.asarray(np.round(np.asarray(differences), 12), dtype=np.float64)
 
 
 def _ratio(numerator: ArrayLike, denominator: ArrayLike) -> Array:
