@@ -18,14 +18,20 @@ class Compressed(NamedTuple):
     """Edges grouped by one end: those of row i stand at `pointer[i]:pointer[i + 1]`.
 
     Args:
-        pointer: int64, shape (rows + 1,).
-        other: int64, shape (E,), the other end of every edge.
-        order: int64, shape (E,), the position of every edge in `edge_index`.
+        pointer: shape (rows + 1,); like all of it int32 where that is wide enough, since kernels
+            wait for memory, else int64.
+        other: shape (E,), the other end of every edge.
+        order: shape (E,), the position of every edge in `edge_index`; None where the edges stand
+            there in this order already.
     """
 
     pointer: Tensor
     other: Tensor
-    order: Tensor
+    order: Tensor | None
+
+    def arrange(self, values: Tensor) -> Tensor:
+        """Return values of shape (E, ...), given in the order of `edge_index`, in this one."""
+        return values if self.order is None else values[self.order]
 
 
 class Graph:
@@ -124,12 +130,12 @@ class Graph:
     @cached_property
     def by_target(self) -> Compressed:
         """Edges grouped by target: the rows of the aggregation."""
-        return _compress(self.target, self.source, self.num_targets)
+        return _compress(self.target, self.source, self.num_targets, self.num_sources)
 
     @cached_property
     def by_source(self) -> Compressed:
         """Edges grouped by source: the rows of its transpose."""
-        return _compress(self.source, self.target, self.num_sources)
+        return _compress(self.source, self.target, self.num_sources, self.num_targets)
 
     def _pair(self, first: Tensor, second: Tensor) -> Tensor:
         return first * max(self.num_sources, self.num_targets, 1) + second
@@ -141,9 +147,14 @@ class Graph:
         return coordinates
 
 
-def _compress(rows: Tensor, others: Tensor, num_rows: int) -> Compressed:
+def _compress(rows: Tensor, others: Tensor, num_rows: int, num_others: int) -> Compressed:
+    fits = max(len(rows), num_others) < 2**31
+    narrow = torch.int32 if fits else torch.int64
+    pointer = _pointer(rows, num_rows).to(narrow)
+    if bool((rows[1:] >= rows[:-1]).all()):
+        return Compressed(pointer, others.to(narrow), None)
     order = torch.argsort(rows, stable=True)
-    return Compressed(_pointer(rows, num_rows), others[order], order)
+    return Compressed(pointer, others[order].to(narrow), order.to(narrow))
 
 
 def _pointer(rows: Tensor, num_rows: int) -> Tensor:

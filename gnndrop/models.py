@@ -126,7 +126,7 @@ class _Network(nn.Module):
         """
         for number, norm in enumerate(self.norms):
             out = self.apply_layer(self.layers[number], x, edge_index, edge_weight)
-            out = norm(out).relu()
+            out = norm(out).relu_()
             x = out + self.skips[number](x) if len(self.skips) else out
         return self.apply_layer(self.layers[-1], x, edge_index, edge_weight)
 

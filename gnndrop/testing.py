@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from joblib.externals import cloudpickle  # as operators travel to workers
 from torch import Tensor
 from torch_geometric.nn import SimpleConv
 
@@ -207,7 +208,7 @@ def _check_identity(operator: Operator) -> None:
 
 def _check_seeds(operator: Operator) -> None:
     values = _values(operator)
-    for copied in (copy.deepcopy(operator), pickle.loads(pickle.dumps(operator))):
+    for copied in (copy.deepcopy(operator), pickle.loads(cloudpickle.dumps(operator))):
         assert _equal(_call(copied, values, 1), _call(operator, values, 1)), "a copy disagrees"
     if "p" in operator.options:
         operator, state = _with(operator, p=0.5), torch.get_rng_state()

@@ -158,7 +158,8 @@ def test_compressed_forms_list_the_edges_of_every_row_in_order(edges: Edges) -> 
 
 
 def listed(rows: Compressed) -> list[list[tuple[int, int]]]:
-    pairs = list(zip(rows.order.tolist(), rows.other.tolist(), strict=True))
+    places = rows.arrange(torch.arange(len(rows.other)))
+    pairs = list(zip(places.tolist(), rows.other.tolist(), strict=True))
     bounds = rows.pointer.tolist()
     return [pairs[a:b] for a, b in pairwise(bounds)]
 

@@ -99,7 +99,7 @@ def aggregate(pointer, other, order, x, weight, out, start, stop):
     Four edges at a time: a row of the output is written once for four of the input.
     """
     zero, one = x.dtype.type(0), x.dtype.type(1)
-    width, weighted = np.uint64(x.shape[1]), len(weight) > 0
+    width, weighted, ordered = np.uint64(x.shape[1]), len(weight) > 0, len(order) > 0
     f0, f1, f2, f3 = one, one, one, one
     for r in range(np.uint64(start), np.uint64(stop)):
         for c in range(width):
@@ -108,9 +108,11 @@ def aggregate(pointer, other, order, x, weight, out, start, stop):
         while k + _4 <= end:
             j0, j1 = np.uint64(other[k]), np.uint64(other[k + _1])
             j2, j3 = np.uint64(other[k + _2]), np.uint64(other[k + _3])
-            if weighted:
+            if weighted and ordered:
                 f0, f1 = weight[np.uint64(order[k])], weight[np.uint64(order[k + _1])]
                 f2, f3 = weight[np.uint64(order[k + _2])], weight[np.uint64(order[k + _3])]
+            elif weighted:
+                f0, f1, f2, f3 = weight[k], weight[k + _1], weight[k + _2], weight[k + _3]
             for c in range(width):
                 total = (out[r, c] + f0 * x[j0, c]) + f1 * x[j1, c]
                 out[r, c] = (total + f2 * x[j2, c]) + f3 * x[j3, c]
@@ -118,7 +120,7 @@ def aggregate(pointer, other, order, x, weight, out, start, stop):
         while k < end:
             j0 = np.uint64(other[k])
             if weighted:
-                f0 = weight[np.uint64(order[k])]
+                f0 = weight[np.uint64(order[k]) if ordered else k]
             for c in range(width):
                 out[r, c] += f0 * x[j0, c]
             k += _1
@@ -134,7 +136,7 @@ def aggregate_kept(
     processor mispredicts no coin.
     """
     zero = x.dtype.type(0)
-    width, weighted = np.uint64(x.shape[1]), len(weight) > 0
+    width, weighted, ordered = np.uint64(x.shape[1]), len(weight) > 0, len(order) > 0
     longest = 0
     for r in range(start, stop):
         longest = max(longest, pointer[r + 1] - pointer[r])
@@ -142,7 +144,7 @@ def aggregate_kept(
     for r in range(np.uint64(start), np.uint64(stop)):
         kept = np.uint64(0)
         for k in range(np.uint64(pointer[r]), np.uint64(pointer[r + _1])):
-            edge = np.uint64(order[k])
+            edge = np.uint64(order[k]) if ordered else k
             sources[kept] = np.uint64(other[k])
             factors[kept] = weight[edge] * scale if weighted else scale
             kept += np.uint64(np.uint32(_row_key(key, coordinates[edge]) >> _U32) >= threshold)
@@ -182,21 +184,21 @@ def aggregate_columns(
 ):
     """Sum rows with a factor per edge and head, or a mask by edge and column."""
     zero = x.dtype.type(0)
-    weighted, masked = len(weight) > 0, len(coordinates) > 0
+    weighted, masked, ordered = len(weight) > 0, len(coordinates) > 0, len(order) > 0
     heads = max(weight.shape[1], 1)
     width = x.shape[1] // heads
     row_key = _row_key(key, 0)
     for r in range(start, stop):
         out[r, :] = zero
         for k in range(pointer[r], pointer[r + 1]):
-            j = other[k]
+            j, edge = other[k], order[k] if ordered else k
             if masked and by_row:
-                row_key = _row_key(key, coordinates[order[k]])
+                row_key = _row_key(key, coordinates[edge])
             low, high = np.uint32(row_key), np.uint32(row_key >> _U32)
             if masked and not by_column and high < threshold:
                 continue
             for head in range(heads):
-                factor = weight[order[k], head] * scale if weighted else scale
+                factor = weight[edge, head] * scale if weighted else scale
                 first = head * width
                 source, sink = x[j, first : first + width], out[r, first : first + width]
                 if masked and by_column:
@@ -227,14 +229,14 @@ def edge_products(
     stop,
 ):
     zero = x.dtype.type(0)
-    masked = len(coordinates) > 0
+    masked, ordered = len(coordinates) > 0, len(order) > 0
     width = x.shape[1] // heads
     row_key = _row_key(key, 0)
     for r in range(start, stop):
         for k in range(pointer[r], pointer[r + 1]):
-            j = other[k]
+            j, edge = other[k], order[k] if ordered else k
             if masked and by_row:
-                row_key = _row_key(key, coordinates[order[k]])
+                row_key = _row_key(key, coordinates[edge])
             low, high = np.uint32(row_key), np.uint32(row_key >> _U32)
             for head in range(heads):
                 first = head * width
@@ -247,4 +249,4 @@ def edge_products(
                 elif not masked or high >= threshold:
                     for c in range(width):
                         total += source[c] * sink[c]
-                out[order[k], head] = total * scale
+                out[edge, head] = total * scale

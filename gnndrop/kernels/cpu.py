@@ -106,7 +106,9 @@ def _array(tensor: Tensor | None) -> NDArray[Any]:
 
 
 def _arrays(rows: Compressed) -> tuple[NDArray[Any], ...]:
-    return tuple(_array(part) for part in rows)
+    """View a grouping as arrays; an empty order stands for that of the edges."""
+    order = rows.other[:0] if rows.order is None else rows.order
+    return _array(rows.pointer), _array(rows.other), _array(order)
 
 
 def _coins(mask: Mask | None, dtype: torch.dtype) -> tuple[object, ...]:

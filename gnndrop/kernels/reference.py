@@ -48,10 +48,10 @@ def aggregate(
     messages = x[rows.other]
     if weight is not None:
         heads = weight.size(1)
-        factors = weight[rows.order].unsqueeze(2)
+        factors = rows.arrange(weight).unsqueeze(2)
         messages = (messages.view(len(messages), heads, -1) * factors).view_as(messages)
     if mask is not None and coordinates is not None:
-        messages = multiply(messages, coordinates[rows.order], mask)
+        messages = multiply(messages, rows.arrange(coordinates), mask)
     targets = torch.repeat_interleave(rows.pointer.diff())
     return x.new_zeros(len(rows.pointer) - 1, x.size(1)).index_add_(0, targets, messages)
 
@@ -72,6 +72,8 @@ def edge_products(
     targets = torch.repeat_interleave(rows.pointer.diff())
     products = x[rows.other] * y[targets]
     if mask is not None and coordinates is not None:
-        products = multiply(products, coordinates[rows.order], mask)
+        products = multiply(products, rows.arrange(coordinates), mask)
     summed = products.view(len(products), heads, -1).sum(2)
-    return torch.empty_like(summed).index_copy_(0, rows.order, summed)
+    if rows.order is None:
+        return summed
+    return torch.empty_like(summed).index_copy_(0, rows.order.long(), summed)
