@@ -142,12 +142,24 @@ def prepare_inputs(model: nn.Module, data: Data, normalize: bool = True) -> tupl
     """
     x: Tensor = data.x
     density = int(x.count_nonzero()) / x.numel() if x.numel() else 1.0
-    if normalize and density < 0.5 and float(x.min()) >= 0:
-        x = x / x.sum(1, keepdim=True).clamp(min=torch.finfo(x.dtype).tiny)
+    is_bag_of_words = density < 0.5 and float(x.min()) >= 0
+    sums = x.sum(1).clamp(min=torch.finfo(x.dtype).tiny)
     if getattr(model, "takes_sparse", False) and density < SPARSE_DENSITY:
         x = to_csr(x)
+        if normalize and is_bag_of_words:
+            x = _divide_rows(x, sums)
+    elif normalize and is_bag_of_words:
+        x = x / sums[:, None]
     weight = data.get("edge_weight")
     return (x, data.edge_index) if weight is None else (x, data.edge_index, weight)
+
+
+def _divide_rows(x: Tensor, divisors: Tensor) -> Tensor:
+    pointer = x.crow_indices()
+    values = x.values() / divisors.repeat_interleave(pointer.diff())
+    return torch.sparse_csr_tensor(
+        pointer, x.col_indices(), values, x.shape, check_invariants=False
+    )
 
 
 def _check_split(data: Data, split: Sequence[Tensor] | None) -> list[Tensor]:

@@ -101,6 +101,9 @@ def aggregate(
     if weight is not None and weight.dim() == 1:
         weight = weight[:, None]
     _check_shapes(graph, x, weight)
+    if not torch.is_grad_enabled():  # half of the calls in training are of its evaluation
+        result: Tensor = _backend(x).aggregate(graph.by_target, x, weight, coordinates, mask)
+        return result
     sides = (graph.by_target, graph.by_source)
     return _call(_Aggregate, x, weight, sides, coordinates, mask)
 

@@ -87,9 +87,15 @@ def multiply_csr(
         if by_row:
             row_key = _row_key(key, r)
         low, high = np.uint32(row_key), np.uint32(row_key >> _U32)
-        for k in range(pointer[r], pointer[r + 1]):
-            bits = _coin(low, high, columns[k]) if by_column else high
-            out[k] = values[k] * scale if bits >= threshold else zero
+        first, last = pointer[r], pointer[r + 1]
+        row_columns, row_values, row_out = columns[first:last], values[first:last], out[first:last]
+        if by_column:
+            for k in range(len(row_values)):
+                kept = _coin(low, high, row_columns[k]) >= threshold
+                row_out[k] = row_values[k] * scale if kept else zero
+        else:
+            for k in range(len(row_values)):
+                row_out[k] = row_values[k] * scale if high >= threshold else zero
 
 
 @_jit

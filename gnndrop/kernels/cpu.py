@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gnndrop.graph import Compressed
+from gnndrop.graph import Compressed, to_csr
 from gnndrop.kernels import _compiled
 from gnndrop.masks import Mask
 
@@ -26,6 +26,11 @@ DTYPES = (torch.float32, torch.float64)
 # Entries below which a second thread costs more than it saves: torch's own threads keep spinning
 # for a while after each of its operations, and stand in the way of ours.
 GRAIN = 1 << 20
+# Entries from which our own plain product is the faster one.
+LARGE = 1 << 23
+NO_COORDINATES = np.empty(0, dtype=np.int64)
+HAS_MKL = torch.backends.mkl.is_available()
+to_csr(torch.ones(1, 1))  # has torch's remark that CSR is in beta said here, unheard
 
 
 def multiply(x: Tensor, rows: Tensor | None, mask: Mask) -> Tensor:
@@ -60,10 +65,12 @@ def aggregate(
     num_rows = len(rows.pointer) - 1
     if mask is not None and mask.drops_all:
         return x.new_zeros(num_rows, x.size(1))
+    single = weight is None or weight.size(1) == 1
+    if single and mask is None and len(rows.other) * x.size(1) < LARGE and HAS_MKL:
+        return _library_product(rows, x, weight)
     out = x.new_empty(num_rows, x.size(1))
     graph = (*_arrays(rows), _array(x))
     bounds = _balanced(rows, x.size(1))
-    single = weight is None or weight.size(1) == 1
     factors = _array(x.new_empty(0)) if weight is None else _array(weight[:, 0])
     if single and mask is None:
         _share(_compiled.aggregate, (*graph, factors, out.numpy()), bounds)
@@ -98,10 +105,20 @@ def edge_products(
     return out
 
 
+def _library_product(rows: Compressed, x: Tensor, weight: Tensor | None) -> Tensor:
+    """Multiply by torch's CSR product, whose threads cost nothing to start."""
+    weights = x.new_ones(len(rows.other)) if weight is None else rows.arrange(weight[:, 0])
+    size = (len(rows.pointer) - 1, len(x))
+    matrix = torch.sparse_csr_tensor(
+        rows.pointer, rows.other, weights, size, check_invariants=False
+    )
+    return x.new_empty(size[0], x.size(1)).addmm_(matrix, x, beta=0)
+
+
 def _array(tensor: Tensor | None) -> NDArray[Any]:
     """View a tensor as an array; None is the empty array of coordinates."""
     if tensor is None:
-        return np.empty(0, dtype=np.int64)
+        return NO_COORDINATES
     return tensor.detach().contiguous().numpy()
 
 
@@ -140,6 +157,9 @@ def _balanced(rows: Compressed, width: int) -> list[int]:
 
 
 def _share(kernel: Callable[..., None], arguments: tuple[object, ...], bounds: list[int]) -> None:
+    if len(bounds) == 2:
+        kernel(*arguments, *bounds)
+        return
     ranges = list(pairwise(bounds))
     pending = [
         _pool(os.getpid(), len(ranges) - 1).submit(kernel, *arguments, start, stop)

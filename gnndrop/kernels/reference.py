@@ -22,7 +22,7 @@ def multiply(x: Tensor, rows: Tensor | None, mask: Mask) -> Tensor:
 def multiply_csr(pointer: Tensor, columns: Tensor, values: Tensor, mask: Mask) -> Tensor:
     """Mask the stored entries of a CSR matrix of R rows: pointer (R + 1,), the others (n,)."""
     rows = torch.repeat_interleave(pointer.diff())
-    kept = keep(mask, rows, columns)
+    kept = keep(mask, rows.long(), columns.long())
     return torch.where(kept, values * mask.scale, values.new_zeros(()))
 
 
