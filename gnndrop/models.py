@@ -39,7 +39,8 @@ class Linear(pyg.Linear):  # type: ignore[misc]  # PyG publishes no types
     def __init__(self, in_channels: int, out_channels: int, bias: bool = True) -> None:
         super().__init__(in_channels, out_channels, bias, "glorot", "zeros")
         # Laid out column by column: the sparse product and its derivative then copy nothing.
-        self.weight = nn.Parameter(self.weight.detach().t().contiguous().t())
+        weight: Tensor = self.weight
+        self.weight = nn.Parameter(weight.detach().t().contiguous().t())
         self._prepare = Memo(csr_pattern)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ GRAIN = 1 << 20
 # Entries from which our own plain product is the faster one.
 LARGE = 1 << 23
 NO_COORDINATES = np.empty(0, dtype=np.int64)
-HAS_MKL = torch.backends.mkl.is_available()
+HAS_MKL = bool(torch.backends.mkl.is_available())  # type: ignore[no-untyped-call]  # in torch
 to_csr(torch.ones(1, 1))  # has torch's remark that CSR is in beta said here, unheard
 
 
