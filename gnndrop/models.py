@@ -36,11 +36,12 @@ class Linear(pyg.Linear):  # type: ignore[misc]  # PyG publishes no types
         True
     """
 
+    weight: nn.Parameter
+
     def __init__(self, in_channels: int, out_channels: int, bias: bool = True) -> None:
         super().__init__(in_channels, out_channels, bias, "glorot", "zeros")
         # Laid out column by column: the sparse product and its derivative then copy nothing.
-        weight: Tensor = self.weight
-        self.weight = nn.Parameter(weight.detach().t().contiguous().t())
+        self.weight = nn.Parameter(self.weight.detach().t().contiguous().t())
         self._prepare = Memo(csr_pattern)
 
     def forward(self, x: Tensor) -> Tensor:
