@@ -190,7 +190,8 @@ class Memo(Generic[Value]):
     """Remembers what a function made of its last few arguments.
 
     A tensor is recognised by identity and version, else by comparing its entries; results of a
-    tensor that was written to since are forgotten. Copies and pickles start empty.
+    tensor that was written to since are forgotten. Writes through `.data`, or through an array that
+    shares the memory, move no version and are not noticed. Copies and pickles start empty.
 
     Args:
         function: what to call for arguments that are not remembered.
