@@ -467,6 +467,27 @@ def test_only_what_is_asked_for_is_derived(frozen) -> None:
     assert (x if frozen == "x" else weight).grad is None
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_our_own_plain_product_is_the_library_s(threads, dtype, monkeypatch) -> None:
+    """Small products go to torch, large ones to ours: both must give what the reference gives."""
+    graph = Graph(torch.tensor([[0, 3, 3, 1, 4, 0, 0, 2, 3], [1, 1, 1, 1, 1, 2, 4, 4, 1]]), 6)
+    x, weight = random(6, 5, dtype=dtype), random(9, 1, dtype=dtype)
+    before = torch.get_num_threads()
+    monkeypatch.setattr(cpu, "GRAIN", 1)
+    torch.set_num_threads(threads)
+    try:
+        for side in (graph.by_target, graph.by_source):
+            for factors in (None, weight):
+                expected = reference.aggregate(side, x, factors, None, None)
+                for large in (0, 1 << 23):
+                    monkeypatch.setattr(cpu, "LARGE", large)
+                    out = cpu.aggregate(side, x, factors, None, None)
+                    torch.testing.assert_close(out, expected)
+    finally:
+        torch.set_num_threads(before)
+
+
 # --- threads and processes ----------------------------------------------------------------------
 
 
