@@ -22,7 +22,7 @@ from gnndrop.operators import (
     Operator,
     make_operator,
 )
-from gnndrop.propagation import acquire, release
+from gnndrop.propagation import EdgeMask, acquire, release
 from gnndrop.registry import did_you_mean
 
 HETEROGENEOUS = (HANConv, HeteroConv, HGTConv, ToHeteroLinear, ToHeteroMessagePassing)
@@ -275,11 +275,34 @@ class _GraphSite(_Site):
 
     argument = "edge_index"
 
+    def install(self) -> list[RemovableHandle]:
+        # A plug-in's own way to keep edges needs them listed.
+        is_plain = type(self.operator).kept_edges is EdgeOperator.kept_edges
+        self.propagation = acquire(self.layer) if is_plain else None
+        return [
+            *super().install(),
+            self.layer.register_forward_hook(self.on_output, always_call=True),
+        ]
+
+    def uninstall(self) -> None:
+        if self.propagation is not None:
+            release(self.propagation)
+
     def transform(self, arguments: dict[str, Any]) -> None:
         operator: EdgeOperator = self.operator
         adjacency = arguments[self.argument]
         graph = operator.prepare(endpoints(adjacency))
-        kept = operator.kept_edges(graph, operator.next_mask(self.number), _is_bipartite(arguments))
+        mask, is_bipartite = operator.next_mask(self.number), _is_bipartite(arguments)
+        if self.propagation is not None and self.propagation.drop(
+            EdgeMask(
+                mask,
+                operator.is_symmetric(graph, is_bipartite),
+                operator.protect_self_loops and not is_bipartite,
+            ),
+            arguments,
+        ):
+            return
+        kept = operator.kept_edges(graph, mask, is_bipartite)
         arguments[self.argument] = select_edges(adjacency, kept)
         if isinstance(adjacency, EdgeIndex) and "size" in self.signature.parameters:
             arguments["size"] = adjacency.sparse_size()  # a plain tensor does not know its own
@@ -287,6 +310,11 @@ class _GraphSite(_Site):
             per_edge = isinstance(value, Tensor) and value.dim() and len(value) == len(kept)
             if name.startswith("edge_") and name != self.argument and per_edge:
                 arguments[name] = value[kept]
+
+    def on_output(self, layer: Any, inputs: Any, output: Any) -> None:
+        """End what the input began, also after an exception."""
+        if self.propagation is not None:
+            self.propagation.forget()
 
 
 class _MessageSite(_Site):

@@ -15,7 +15,7 @@ Value = TypeVar("Value")
 
 
 class Compressed(NamedTuple):
-    """Edges grouped by one end: those of row i stand at `pointer[i]:pointer[i + 1]`.
+    """Edges grouped by one end: those of row i stand at `pointer[i]:ends[i]`.
 
     Args:
         pointer: shape (rows + 1,); like all of it int32 where that is wide enough, since kernels
@@ -23,11 +23,18 @@ class Compressed(NamedTuple):
         other: shape (E,), the other end of every edge.
         order: shape (E,), the position of every edge in `edge_index`; None where the edges stand
             there in this order already.
+        stops: shape (rows,), where the edges of every row end; None where the next row begins.
     """
 
     pointer: Tensor
     other: Tensor
     order: Tensor | None
+    stops: Tensor | None = None
+
+    @property
+    def ends(self) -> Tensor:
+        """Shape (rows,): where the edges of every row end."""
+        return self.pointer[1:] if self.stops is None else self.stops
 
     def arrange(self, values: Tensor) -> Tensor:
         """Return values of shape (E, ...), given in the order of `edge_index`, in this one."""
@@ -63,6 +70,7 @@ class Graph:
         highest = self.edge_index.amax(1).tolist() if edge_index.size(1) else [-1, -1]
         self.num_sources = max(highest) + 1 if num_sources is None else num_sources
         self.num_targets = self.num_sources if num_targets is None else num_targets
+        self._places: dict[tuple[bool, bool], Tensor] = {}
         bounds = self.num_sources, self.num_targets
         for end, bound, top in zip(self.edge_index, bounds, highest, strict=True):
             if end.numel() and (top >= bound or int(end.min()) < 0):
@@ -136,6 +144,17 @@ class Graph:
     def by_source(self) -> Compressed:
         """Edges grouped by source: the rows of its transpose."""
         return _compress(self.source, self.target, self.num_sources, self.num_targets)
+
+    def rows(self, transposed: bool = False) -> Compressed:
+        """Return the edges grouped by target, or by source where `transposed`."""
+        return self.by_source if transposed else self.by_target
+
+    def places(self, symmetric: bool, transposed: bool = False) -> Tensor:
+        """Return the coordinates of the edges in the order of `rows(transposed)`, remembered."""
+        which = symmetric, transposed
+        if which not in self._places:
+            self._places[which] = self.rows(transposed).arrange(self.coordinates(symmetric))
+        return self._places[which]
 
     def _pair(self, first: Tensor, second: Tensor) -> Tensor:
         return first * max(self.num_sources, self.num_targets, 1) + second

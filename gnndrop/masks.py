@@ -7,16 +7,18 @@ Two levels of mixing:
 
 1.  `stream_key` folds seed, site, layer and call into 64 bits; `row_key` folds a row's coordinate
     (a node, an edge) into 64 more bits of the same kind.
-2.  `coin_bits` gives 32 bits for a row, or for a column (a channel, a head) of a row. The column
-    is mixed in 32-bit arithmetic, which vectorises, with *both* halves of the 64-bit row key: the
-    low half shifts the counter, the high half enters between the two rounds. A 32-bit key alone
-    would make rows shifted copies of each other.
+2.  `coin_bits` gives 32 bits for a row, or for a column (a channel, a head) of a row: one xor and
+    one multiplication, so that a coin costs no more than the arithmetic it decides on. *Both*
+    halves of the 64-bit row key take part: the column's constant word is shuffled by the low half
+    and multiplied by the high one. With a 32-bit key rows would be shifted copies of each other.
 
 This file is the definition, in torch integers; the compiled kernels repeat it bit for bit.
 
 Sources: Steele, Lea and Flood, "Fast splittable pseudorandom number generators" (OOPSLA 2014) for
-the 64-bit finalizer; Wellons, "Prospecting for hash functions" (2018) for the 32-bit constants;
-Salmon et al., "Parallel random numbers: as easy as 1, 2, 3" (SC 2011) for the idea.
+the 64-bit finalizer; Dietzfelbinger et al., "A reliable randomized algorithm for the closest-pair
+problem" (J. Algorithms 1997) for hashing by one multiplication with a random odd number; Wellons,
+"Prospecting for hash functions" (2018) for the words of the columns; Salmon et al., "Parallel
+random numbers: as easy as 1, 2, 3" (SC 2011) for the idea.
 """
 
 import zlib
@@ -32,8 +34,7 @@ GOLDEN = 0x9E3779B97F4A7C15  # 2^64 / golden ratio: consecutive counters land fa
 MIX_1 = 0xBF58476D1CE4E5B9
 MIX_2 = 0x94D049BB133111EB
 COLUMN_STEP = 0x9E3779B9
-COLUMN_MIX_1 = 0x21F0AAAD
-COLUMN_MIX_2 = 0x735A2D97
+COLUMN_MIXES = ((17, 0xED5AD4BB), (11, 0xAC4C1B51), (15, 0x31848BAB))
 WORD = (1 << 64) - 1
 HALF = (1 << 32) - 1
 
@@ -170,8 +171,32 @@ def mix(z: Tensor) -> Tensor:
     return z ^ _shift(z, 31)
 
 
+def column_words(columns: Tensor) -> Tensor:
+    """Return the constant 32-bit word of every column, a bijection without visible structure.
+
+    Small relations between words would make the coins of more than two columns dependent.
+
+    Args:
+        columns: int64 column numbers, from 0 to 2^32 - 1.
+
+    Returns:
+        int64 in [0, 2^32), of the same shape.
+
+    Example:
+        >>> column_words(torch.arange(1000)).unique().numel()
+        1000
+    """
+    h = ((columns + 1) * COLUMN_STEP) & HALF
+    for bits, multiplier in COLUMN_MIXES:
+        h = ((h ^ (h >> bits)) * multiplier) & HALF
+    return h ^ (h >> 14)
+
+
 def coin_bits(keys: Tensor, columns: Tensor | None = None) -> Tensor:
-    """Return 32 uniform bits for every row key, or for every pair of a row key and a column.
+    r"""Return 32 uniform bits for every row key, or for every pair of a row key and a column.
+
+    A row's own coin is the high half h of its key, that of a column with the word w is
+    $((l \oplus w) \cdot (h \lor 1)) \bmod 2^{32}$, where l is the low half.
 
     Args:
         keys: int64 row keys, broadcast against `columns`.
@@ -187,11 +212,7 @@ def coin_bits(keys: Tensor, columns: Tensor | None = None) -> Tensor:
     high = _shift(keys, 32)
     if columns is None:
         return high
-    h = (keys + columns * COLUMN_STEP) & HALF
-    h = ((h ^ (h >> 16)) * COLUMN_MIX_1) & HALF
-    h = h ^ high
-    h = ((h ^ (h >> 15)) * COLUMN_MIX_2) & HALF
-    return h ^ (h >> 15)
+    return (((keys & HALF) ^ column_words(columns)) * (high | 1)) & HALF
 
 
 def keep(mask: Mask, rows: Tensor, columns: Tensor) -> Tensor:

@@ -4,22 +4,24 @@ A `Propagation` stands in for the method `propagate` of one layer. It aggregates
 where that gives what PyG's general path gives, and calls that path everywhere else: other hooks on
 the layer, another aggregation, sparse adjacencies, explanation, compilation. A `Normalization`
 stands in for the method `forward` of layers that normalize the graph at every call: it remembers
-the normalized graph, and notices when the graph has changed.
+the normalized graph, and notices when the graph has changed. Where edges are dropped before the
+normalization both keep the whole graph's structure, and count the degrees of the kept edges.
 """
 
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 import torch_geometric.nn as pyg
 from torch import Tensor, nn
 from torch_geometric import EdgeIndex
 from torch_geometric.nn.conv.gcn_conv import gcn_norm
+from torch_geometric.utils import add_remaining_self_loops
 
 from gnndrop.graph import Graph, Memo, plain
-from gnndrop.kernels import aggregate
+from gnndrop.kernels import Kept, aggregate, aggregate_kept
 from gnndrop.masks import Mask
 
 # The argument of `propagate` that multiplies the messages of each supported layer, by exact type:
@@ -50,6 +52,20 @@ class MaskSource(Protocol):
         """Return the mask of this call by edge and channel, or the factors of whole edges."""
 
 
+class EdgeMask(NamedTuple):
+    """An edge mask, with what decides which edges share a coin and which have none.
+
+    Args:
+        mask: by edge.
+        symmetric: whether both directions of an edge share their coins.
+        protect_self_loops: keep, and do not scale, the edges from a node to itself.
+    """
+
+    mask: Mask
+    symmetric: bool
+    protect_self_loops: bool
+
+
 class Propagation:
     """Stands in for `layer.propagate`.
 
@@ -60,11 +76,14 @@ class Propagation:
     def __init__(self, layer: nn.Module) -> None:
         self.layer: Any = layer
         self.sources: list[MaskSource] = []
-        self.users = 0
+        self.users = self.accelerations = 0
         self._prepare = Memo(Graph)
+        self.forget()
 
     def __call__(self, edge_index: Any, size: Any = None, **arguments: Any) -> Tensor:
         """Aggregate the messages of the layer."""
+        if self.edge_mask is not None:
+            return self._aggregate_kept(self.edge_mask, edge_index, arguments)
         if not self._applies(edge_index, size, arguments):
             general: Tensor = type(self.layer).propagate(
                 self.layer, edge_index, size=size, **arguments
@@ -84,19 +103,65 @@ class Propagation:
             out = out / graph.by_target.pointer.diff().clamp(min=1).to(out.dtype)[:, None]
         return out.view(num_targets, *x_source.shape[1:])
 
-    @property
-    def _is_wanted(self) -> bool:
-        """Not where nothing is masked: kernels round differently, that layer is to stay as it was.
+    def drop(self, edge_mask: EdgeMask, arguments: dict[str, Any]) -> bool:
+        """Drop edges during the coming call of the layer, if that is possible here.
 
-        Unless `accelerate` asked for them: then there are more users than sources.
+        Args:
+            edge_mask: what to drop; kept until `forget`.
+            arguments: those of the call.
+
+        Returns:
+            Whether the layer will see the kept edges; otherwise nothing is changed.
         """
-        is_accelerated = self.users > len(self.sources)
-        return is_accelerated or any(source.is_active for source in self.sources)
-
-    def _applies(self, edge_index: Any, size: Any, arguments: dict[str, Any]) -> bool:
+        x, edge_index = arguments.get("x"), arguments.get("edge_index")
+        weight = arguments.get("edge_weight")
         layer = self.layer
-        x_source, num_targets = _ends(arguments.get("x"))
-        weight = arguments.get(FACTORS.get(type(layer)) or "")
+        is_normalized = isinstance(layer, NORMALIZING) and layer.normalize
+        possible = (
+            self._is_weighted_sum
+            and FACTORS[type(layer)] != "alpha"
+            and not self.sources
+            and isinstance(edge_index, Tensor)
+            and edge_index.layout == torch.strided
+            and edge_index.dtype == torch.int64
+            and isinstance(x, Tensor)
+            and x.is_floating_point()
+            and x.dim() == 2
+            and (x.layout == torch.strided or is_normalized)
+            and _fits(edge_index, arguments.get("size"), (len(x), len(x)))
+            and getattr(layer, "dropout", 0) == 0  # APPNP would drop of the weights
+            and (weight is None or (_is_factor(weight, edge_index, x) and not weight.requires_grad))
+            # A layer that adds loops must not lose them, nor bring back a heavier one that was lost.
+            and (edge_mask.protect_self_loops or not _adds_loops(layer, weight))
+        )
+        if possible:
+            self.edge_mask = edge_mask
+        return possible
+
+    def forget(self) -> None:
+        """End what `drop` began."""
+        self.edge_mask: EdgeMask | None = None
+        self.normalizes = False
+        self._kept: Kept | None = None
+
+    def _aggregate_kept(
+        self, edge_mask: EdgeMask, edge_index: Tensor, arguments: dict[str, Any]
+    ) -> Tensor:
+        x, num_targets = _ends(arguments["x"])
+        weight = arguments.get("edge_weight")
+        if self._kept is None or self._kept.dtype != x.dtype:  # steps of one call share it
+            graph = self._prepare(plain(edge_index), len(x), num_targets)
+            self._kept = Kept(graph, *edge_mask, weight=weight, dtype=x.dtype)
+        kept, left, right = self._kept, None, None
+        if self.normalizes:
+            left = right = kept.degree.pow(-0.5).masked_fill(kept.degree == 0, 0)
+        elif self.layer.aggr == "mean":
+            left = kept.counts.clamp(min=1).to(x.dtype).reciprocal()
+        return aggregate_kept(kept, x, left, right)
+
+    @property
+    def _is_weighted_sum(self) -> bool:
+        layer = self.layer
         hooks = sum(len(getattr(layer, f"_{kind}_hooks")) for kind in _HOOKS)
         return (
             type(layer) in FACTORS
@@ -106,6 +171,22 @@ class Propagation:
             and not layer.explain
             and not torch.compiler.is_compiling()
             and hooks == 2 * len(self.sources) <= 2  # those of our own site, at most one
+        )
+
+    @property
+    def _is_wanted(self) -> bool:
+        """Not where nothing is masked: kernels round differently, that layer is to stay as it was.
+
+        Unless `accelerate` asked for them.
+        """
+        return self.accelerations > 0 or any(source.is_active for source in self.sources)
+
+    def _applies(self, edge_index: Any, size: Any, arguments: dict[str, Any]) -> bool:
+        layer = self.layer
+        x_source, num_targets = _ends(arguments.get("x"))
+        weight = arguments.get(FACTORS.get(type(layer)) or "")
+        return (
+            self._is_weighted_sum
             and self._is_wanted
             and isinstance(edge_index, Tensor)
             and edge_index.layout == torch.strided
@@ -130,6 +211,7 @@ class Normalization:
         self.layer: Any = layer
         self.__signature__ = inspect.signature(layer.forward)
         self._normalize = Memo(gcn_norm)
+        self._add_loops = Memo(add_remaining_self_loops)
 
     def __call__(self, x: Tensor, edge_index: Any, edge_weight: Tensor | None = None) -> Tensor:
         """Call the layer with the normalized graph in the place of its own cache."""
@@ -144,7 +226,10 @@ class Normalization:
             and not torch.compiler.is_compiling()
         )
         state = layer.__dict__  # the attribute itself: a module looks at what is set on it
-        if is_ours:
+        propagation = state.get("propagate")
+        if is_ours and isinstance(propagation, Propagation) and propagation.edge_mask is not None:
+            state["_cached_edge_index"] = self._looped(propagation, x, edge_index, edge_weight)
+        elif is_ours:
             state["_cached_edge_index"] = self._normalize(
                 edge_index,
                 edge_weight,
@@ -160,6 +245,22 @@ class Normalization:
             if is_ours:
                 state["_cached_edge_index"] = None
         return out
+
+    def _looped(
+        self, propagation: Propagation, x: Tensor, edge_index: Any, edge_weight: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the graph before its normalization, which follows the kept edges."""
+        layer, edge_mask = self.layer, propagation.edge_mask
+        propagation.normalizes = True
+        if not layer.add_self_loops:
+            return edge_index, edge_weight
+        # A loop that was dropped would be added again.
+        propagation.edge_mask = edge_mask and edge_mask._replace(protect_self_loops=True)
+        fill = 2.0 if getattr(layer, "improved", False) else 1.0
+        looped: tuple[Tensor, Tensor | None] = self._add_loops(
+            edge_index, edge_weight, fill, x.size(layer.node_dim)
+        )
+        return looped
 
 
 _HOOKS = (
@@ -222,13 +323,15 @@ def accelerate(model: nn.Module) -> Iterator[None]:
         ...     torch.allclose(model(x, edge_index), plain, atol=1e-6)
         True
     """
-    acquired = [acquire(layer) for layer in model.modules()]
+    acquired = [propagation for layer in model.modules() if (propagation := acquire(layer))]
+    for propagation in acquired:
+        propagation.accelerations += 1
     try:
         yield
     finally:
         for propagation in acquired:
-            if propagation is not None:
-                release(propagation)
+            propagation.accelerations -= 1
+            release(propagation)
 
 
 def _ends(x: Any) -> tuple[Any, int]:
@@ -247,6 +350,14 @@ def _is_factor(weight: Any, edge_index: Tensor, x: Tensor) -> bool:
     """Whether there is a number per edge and head; PyG knows what to make of anything else."""
     shape = edge_index.size(1), *x.shape[1:-1]
     return isinstance(weight, Tensor) and weight.dtype == x.dtype and weight.shape == shape
+
+
+def _adds_loops(layer: Any, weight: Tensor | None) -> bool:
+    """Whether a layer adds self-loops other than those which `Normalization` knows."""
+    is_normalized = isinstance(layer, NORMALIZING) and layer.normalize
+    return (is_normalized and weight is not None) or (
+        getattr(layer, "combine_root", None) == "self_loop"
+    )
 
 
 def _multiply(weight: Tensor | None, factor: Tensor) -> Tensor:

@@ -664,12 +664,12 @@ class Shared(nn.Module):
 @pytest.mark.parametrize("spec", SPECS)
 def test_calls_of_a_shared_layer_are_counted(spec: str) -> None:
     model, x, edge_index = Shared(), torch.rand(N, F) + 1, graph()
-    fresh = run(model, spec, 1, x, edge_index)
+    fresh = run(model, spec, 3, x, edge_index)
     assert not any(torch.allclose(a, b) for a, b in combinations(fresh, 2))
-    shared = run(model, spec + ",share=forward", 1, x, edge_index)
+    shared = run(model, spec + ",share=forward", 3, x, edge_index)
     assert all(torch.equal(out, shared[0]) for out in shared)
     assert torch.equal(shared[0], fresh[0])  # the first layer's first call
-    assert torch.equal(run(model, spec, 1, x, edge_index), fresh)  # calls count from 0 again
+    assert torch.equal(run(model, spec, 3, x, edge_index), fresh)  # calls count from 0 again
 
 
 @pytest.mark.parametrize("spec", SPECS)

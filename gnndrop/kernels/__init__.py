@@ -5,16 +5,25 @@ Bernoulli masks are bit-equal on all of them. A backward pass recomputes its mas
 is made of the same products, so derivatives of any order are right.
 """
 
-from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from gnndrop.errors import ParameterError
 from gnndrop.graph import Compressed, Graph
-from gnndrop.kernels import reference
-from gnndrop.masks import Mask
+from gnndrop.kernels._dispatch import backend, call
+from gnndrop.kernels.kept import Kept, aggregate_kept
+from gnndrop.masks import HALF, Mask
+
+__all__ = [
+    "Kept",
+    "aggregate",
+    "aggregate_kept",
+    "masked_multiply",
+    "masked_multiply_sparse",
+    "sparse_matmul",
+]
 
 
 def masked_multiply(x: Tensor, mask: Mask, rows: Tensor | None = None) -> Tensor:
@@ -44,7 +53,8 @@ def masked_multiply(x: Tensor, mask: Mask, rows: Tensor | None = None) -> Tensor
             f"got x of shape {tuple(x.shape)} and rows "
             + ("None" if rows is None else f"{rows.dtype} of shape {tuple(rows.shape)}")
         )
-    return _call(_Multiply, x, rows, mask)
+    _check_columns(x, mask)
+    return call(_Multiply, x, rows, mask)
 
 
 def masked_multiply_sparse(x: Tensor, mask: Mask) -> Tensor:
@@ -63,8 +73,9 @@ def masked_multiply_sparse(x: Tensor, mask: Mask) -> Tensor:
         >>> masked_multiply_sparse(x, Mask(key=0, p=0.0)).to_dense().equal(torch.eye(3))
         True
     """
+    _check_columns(x, mask)
     pointer, columns = x.crow_indices(), x.col_indices()
-    values = _call(_MultiplyCsr, x.values(), pointer, columns, mask)
+    values = call(_MultiplyCsr, x.values(), pointer, columns, mask)
     return torch.sparse_csr_tensor(pointer, columns, values, x.shape, check_invariants=False)
 
 
@@ -83,7 +94,7 @@ def aggregate(
         graph: the graph.
         x: shape (num_sources, H * C).
         weight: shape (E,) or (E, H), a factor per edge and head; by default ones.
-        mask: by edge, or by edge and channel; by default nothing is dropped.
+        mask: by any of edge and channel; by default nothing is dropped.
         symmetric: whether both directions of an edge share their coins.
 
     Returns:
@@ -97,15 +108,14 @@ def aggregate(
         >>> aggregate(graph, torch.tensor([[1.0], [2.0]])).tolist()
         [[0.0], [3.0]]
     """
-    coordinates = graph.coordinates(symmetric) if mask is not None else None
     if weight is not None and weight.dim() == 1:
         weight = weight[:, None]
     _check_shapes(graph, x, weight)
+    edges = _Edges(graph, mask, symmetric)
     if not torch.is_grad_enabled():  # half of the calls in training are of its evaluation
-        result: Tensor = _backend(x).aggregate(graph.by_target, x, weight, coordinates, mask)
+        result: Tensor = backend(x).aggregate(graph.by_target, x, weight, edges.places, mask)
         return result
-    sides = (graph.by_target, graph.by_source)
-    return _call(_Aggregate, x, weight, sides, coordinates, mask)
+    return call(_Aggregate, x, weight, edges)
 
 
 def sparse_matmul(pattern: Graph, values: Tensor, dense: Tensor) -> Tensor:
@@ -127,6 +137,13 @@ def sparse_matmul(pattern: Graph, values: Tensor, dense: Tensor) -> Tensor:
     return aggregate(pattern, dense.contiguous(), values)
 
 
+def _check_columns(x: Tensor, mask: Mask) -> None:
+    if mask.by_column and x.size(1) > HALF:
+        raise ParameterError(
+            f"columns must be numbered in 32 bits to have coins, got {x.size(1)} of them"
+        )
+
+
 def _check_shapes(graph: Graph, x: Tensor, weight: Tensor | None) -> None:
     if x.dim() != 2 or len(x) != graph.num_sources:
         raise ParameterError(
@@ -146,102 +163,88 @@ def _check_shapes(graph: Graph, x: Tensor, weight: Tensor | None) -> None:
         )
 
 
-def _call(function: type[torch.autograd.Function], *arguments: Any) -> Tensor:
-    result: Tensor = function.apply(*arguments)  # type: ignore[no-untyped-call]  # untyped in torch
-    return result
-
-
-def _backend(x: Tensor) -> ModuleType:
-    if x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64):
-        from gnndrop.kernels import cpu  # half a second, only for who computes
-
-        return cpu
-    return reference
-
-
 class _Multiply(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, rows: Tensor | None, mask: Mask) -> Tensor:
         ctx.rows, ctx.mask = rows, mask
-        result: Tensor = _backend(x).multiply(x, rows, mask)
+        result: Tensor = backend(x).multiply(x, rows, mask)
         return result
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        return _call(_Multiply, gradients[0], ctx.rows, ctx.mask), None, None
+        return call(_Multiply, gradients[0], ctx.rows, ctx.mask), None, None
 
 
 class _MultiplyCsr(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, pointer: Tensor, columns: Tensor, mask: Mask) -> Tensor:
         ctx.arguments = pointer, columns, mask
-        result: Tensor = _backend(values).multiply_csr(pointer, columns, values, mask)
+        result: Tensor = backend(values).multiply_csr(pointer, columns, values, mask)
         return result
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        return _call(_MultiplyCsr, gradients[0], *ctx.arguments), None, None, None
+        return call(_MultiplyCsr, gradients[0], *ctx.arguments), None, None, None
+
+
+class _Edges(NamedTuple):
+    """Masked edges, seen from their targets or, transposed, from their sources."""
+
+    graph: Graph
+    mask: Mask | None
+    symmetric: bool
+    transposed: bool = False
+
+    @property
+    def rows(self) -> Compressed:
+        return self.graph.rows(self.transposed)
+
+    @property
+    def places(self) -> Tensor | None:
+        if self.mask is None:
+            return None
+        return self.graph.places(self.symmetric, self.transposed)
+
+    def transpose(self) -> "_Edges":
+        return self._replace(transposed=not self.transposed)
 
 
 # The form T(w, x, y) = sum_e w_e sum_c m_ec x_jc y_ic is linear in each of its three arguments:
-# `_Aggregate` is its derivative by y (by x with the sides exchanged), `_EdgeProducts` the one by w.
+# `_Aggregate` is its derivative by y (by x with the ends exchanged), `_EdgeProducts` the one by w.
 # Hence the derivatives of both are made of both.
-_Sides = tuple[Compressed, Compressed]
-
-
 class _Aggregate(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        weight: Tensor | None,
-        sides: _Sides,
-        coordinates: Tensor | None,
-        mask: Mask | None,
-    ) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor | None, edges: _Edges) -> Tensor:
         ctx.save_for_backward(x if weight is not None else None, weight)
-        ctx.arguments = sides, coordinates, mask
-        result: Tensor = _backend(x).aggregate(sides[0], x, weight, coordinates, mask)
+        ctx.edges = edges
+        result: Tensor = backend(x).aggregate(edges.rows, x, weight, edges.places, edges.mask)
         return result
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        (by_row, by_other), coordinates, mask = ctx.arguments
         gradient, x_gradient, weight_gradient = gradients[0], None, None
-        rest = coordinates, mask
         if ctx.needs_input_grad[0]:
-            x_gradient = _call(_Aggregate, gradient, weight, (by_other, by_row), *rest)
+            x_gradient = call(_Aggregate, gradient, weight, ctx.edges.transpose())
         if weight is not None and ctx.needs_input_grad[1]:
-            heads = weight.size(1)
-            weight_gradient = _call(_EdgeProducts, x, gradient, heads, (by_row, by_other), *rest)
-        return x_gradient, weight_gradient, None, None, None
+            weight_gradient = call(_EdgeProducts, x, gradient, weight.size(1), ctx.edges)
+        return x_gradient, weight_gradient, None
 
 
 class _EdgeProducts(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        y: Tensor,
-        heads: int,
-        sides: _Sides,
-        coordinates: Tensor | None,
-        mask: Mask | None,
-    ) -> Tensor:
+    def forward(ctx: Any, x: Tensor, y: Tensor, heads: int, edges: _Edges) -> Tensor:
         ctx.save_for_backward(x, y)
-        ctx.arguments = sides, coordinates, mask
-        result: Tensor = _backend(x).edge_products(sides[0], x, y, heads, coordinates, mask)
+        ctx.edges = edges
+        result: Tensor = backend(x).edge_products(edges.rows, x, y, heads, edges.places, edges.mask)
         return result
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, y = ctx.saved_tensors
-        (by_row, by_other), coordinates, mask = ctx.arguments
         gradient, x_gradient, y_gradient = gradients[0], None, None
-        rest = coordinates, mask
         if ctx.needs_input_grad[0]:
-            x_gradient = _call(_Aggregate, y, gradient, (by_other, by_row), *rest)
+            x_gradient = call(_Aggregate, y, gradient, ctx.edges.transpose())
         if ctx.needs_input_grad[1]:
-            y_gradient = _call(_Aggregate, x, gradient, (by_row, by_other), *rest)
-        return x_gradient, y_gradient, None, None, None, None
+            y_gradient = call(_Aggregate, x, gradient, ctx.edges)
+        return x_gradient, y_gradient, None, None

@@ -12,7 +12,7 @@ import functools
 import numba
 import numpy as np
 
-from gnndrop.masks import COLUMN_MIX_1, COLUMN_MIX_2, COLUMN_STEP, GOLDEN, MIX_1, MIX_2
+from gnndrop.masks import COLUMN_MIXES, COLUMN_STEP, GOLDEN, MIX_1, MIX_2
 
 
 def _compiler(*fastmath):
@@ -32,12 +32,12 @@ _jit = _compiler("contract")
 _jit_sums = _compiler("contract", "reassoc", "nsz")
 _inline = numba.njit(inline="always")
 
-_U15, _U16, _U27, _U30, _U31, _U32 = (np.uint64(bits) for bits in (15, 16, 27, 30, 31, 32))
-_1, _2, _3, _4 = np.uint64(1), np.uint64(2), np.uint64(3), np.uint64(4)
-_S15, _S16 = np.uint32(15), np.uint32(16)
+_U27, _U30, _U31, _U32 = (np.uint64(bits) for bits in (27, 30, 31, 32))
+_1, _2, _3, _4 = (np.uint64(number) for number in (1, 2, 3, 4))
 _GOLDEN, _MIX_1, _MIX_2 = np.uint64(GOLDEN), np.uint64(MIX_1), np.uint64(MIX_2)
-_STEP, _COLUMN_1, _COLUMN_2 = (
-    np.uint32(constant) for constant in (COLUMN_STEP, COLUMN_MIX_1, COLUMN_MIX_2)
+_ODD, _S14, _STEP = np.uint32(1), np.uint32(14), np.uint32(COLUMN_STEP)
+(_SHIFT_1, _WORD_1), (_SHIFT_2, _WORD_2), (_SHIFT_3, _WORD_3) = (
+    (np.uint32(bits), np.uint32(multiplier)) for bits, multiplier in COLUMN_MIXES
 )
 
 
@@ -50,31 +50,42 @@ def _row_key(key, row):
 
 
 @_inline
-def _coin(low, high, column):
-    h = np.uint32(low + np.uint32(np.uint32(column) * _STEP))
-    h = np.uint32(np.uint32(h ^ np.uint32(h >> _S16)) * _COLUMN_1)
-    h = np.uint32(h ^ high)
-    h = np.uint32(np.uint32(h ^ np.uint32(h >> _S15)) * _COLUMN_2)
-    return np.uint32(h ^ np.uint32(h >> _S15))
+def _word(column):
+    h = np.uint32(np.uint32(column + 1) * _STEP)
+    h = np.uint32(np.uint32(h ^ np.uint32(h >> _SHIFT_1)) * _WORD_1)
+    h = np.uint32(np.uint32(h ^ np.uint32(h >> _SHIFT_2)) * _WORD_2)
+    h = np.uint32(np.uint32(h ^ np.uint32(h >> _SHIFT_3)) * _WORD_3)
+    return np.uint32(h ^ np.uint32(h >> _S14))
+
+
+@_inline
+def _coin(low, odd, word):
+    return np.uint32(np.uint32(low ^ word) * odd)
+
+
+@_inline
+def _halves(row_key):
+    """Return the two halves of a row's key as `_coin` takes them."""
+    return np.uint32(row_key), np.uint32(row_key >> _U32) | _ODD
 
 
 @_jit
-def multiply(x, rows, key, threshold, by_row, by_column, scale, out, start, stop):
-    zero = x.dtype.type(0)
+def multiply(x, rows, key, threshold, by_row, by_column, scale, words, out, start, stop):
+    zero, width = x.dtype.type(0), np.uint64(x.shape[1])
     row_key = _row_key(key, 0)
-    for r in range(start, stop):
+    for r in range(np.uint64(start), np.uint64(stop)):
         if by_row:
-            row_key = _row_key(key, rows[r] if len(rows) else r)
-        low, high = np.uint32(row_key), np.uint32(row_key >> _U32)
+            row_key = _row_key(key, rows[r] if len(rows) else np.int64(r))
+        low, odd = _halves(row_key)
         if by_column:
-            for c in range(x.shape[1]):
-                kept = _coin(low, high, c) >= threshold
-                out[r, c] = x[r, c] * scale if kept else zero
-        elif high >= threshold:
-            for c in range(x.shape[1]):
+            for c in range(width):
+                out[r, c] = x[r, c] * scale if _coin(low, odd, words[c]) >= threshold else zero
+        elif np.uint32(row_key >> _U32) >= threshold:
+            for c in range(width):
                 out[r, c] = x[r, c] * scale
         else:
-            out[r, :] = zero
+            for c in range(width):
+                out[r, c] = zero
 
 
 @_jit
@@ -86,93 +97,110 @@ def multiply_csr(
     for r in range(start, stop):
         if by_row:
             row_key = _row_key(key, r)
-        low, high = np.uint32(row_key), np.uint32(row_key >> _U32)
+        low, odd = _halves(row_key)
+        own = np.uint32(row_key >> _U32)
         first, last = pointer[r], pointer[r + 1]
         row_columns, row_values, row_out = columns[first:last], values[first:last], out[first:last]
-        if by_column:
-            for k in range(len(row_values)):
-                kept = _coin(low, high, row_columns[k]) >= threshold
-                row_out[k] = row_values[k] * scale if kept else zero
-        else:
-            for k in range(len(row_values)):
-                row_out[k] = row_values[k] * scale if high >= threshold else zero
+        for k in range(len(row_values)):
+            coin = _coin(low, odd, _word(row_columns[k])) if by_column else own
+            row_out[k] = row_values[k] * scale if coin >= threshold else zero
 
 
 @_jit
-def aggregate(pointer, other, order, x, weight, out, start, stop):
-    """Sum rows with one factor per edge.
+def aggregate(pointer, ends, other, order, x, weight, left, right, out, start, stop):
+    """Sum rows with one factor per edge, and one for each of its ends.
 
     Four edges at a time: a row of the output is written once for four of the input.
     """
     zero, one = x.dtype.type(0), x.dtype.type(1)
     width, weighted, ordered = np.uint64(x.shape[1]), len(weight) > 0, len(order) > 0
-    f0, f1, f2, f3 = one, one, one, one
+    by_left, by_right = len(left) > 0, len(right) > 0
     for r in range(np.uint64(start), np.uint64(stop)):
         for c in range(width):
             out[r, c] = zero
-        k, end = np.uint64(pointer[r]), np.uint64(pointer[r + _1])
+        k, end = np.uint64(pointer[r]), np.uint64(ends[r])
+        factor = left[r] if by_left else one
+        f0, f1, f2, f3 = factor, factor, factor, factor
         while k + _4 <= end:
             j0, j1 = np.uint64(other[k]), np.uint64(other[k + _1])
             j2, j3 = np.uint64(other[k + _2]), np.uint64(other[k + _3])
             if weighted and ordered:
-                f0, f1 = weight[np.uint64(order[k])], weight[np.uint64(order[k + _1])]
-                f2, f3 = weight[np.uint64(order[k + _2])], weight[np.uint64(order[k + _3])]
+                f0 = factor * weight[np.uint64(order[k])]
+                f1 = factor * weight[np.uint64(order[k + _1])]
+                f2 = factor * weight[np.uint64(order[k + _2])]
+                f3 = factor * weight[np.uint64(order[k + _3])]
             elif weighted:
-                f0, f1, f2, f3 = weight[k], weight[k + _1], weight[k + _2], weight[k + _3]
+                f0, f1 = factor * weight[k], factor * weight[k + _1]
+                f2, f3 = factor * weight[k + _2], factor * weight[k + _3]
+            if by_right and weighted:
+                f0, f1, f2, f3 = f0 * right[j0], f1 * right[j1], f2 * right[j2], f3 * right[j3]
+            elif by_right:
+                f0, f1 = factor * right[j0], factor * right[j1]
+                f2, f3 = factor * right[j2], factor * right[j3]
             for c in range(width):
                 total = (out[r, c] + f0 * x[j0, c]) + f1 * x[j1, c]
                 out[r, c] = (total + f2 * x[j2, c]) + f3 * x[j3, c]
             k += _4
         while k < end:
             j0 = np.uint64(other[k])
+            f0 = factor
             if weighted:
-                f0 = weight[np.uint64(order[k]) if ordered else k]
+                f0 *= weight[np.uint64(order[k]) if ordered else k]
+            if by_right:
+                f0 *= right[j0]
             for c in range(width):
                 out[r, c] += f0 * x[j0, c]
             k += _1
 
 
 @_jit
-def aggregate_kept(
-    pointer, other, order, x, weight, coordinates, key, threshold, scale, out, start, stop
+def list_kept(
+    pointer,
+    other,
+    order,
+    coordinates,
+    key,
+    threshold,
+    protect,
+    scale,
+    kept_other,
+    weight,
+    kept_weight,
+    ends,
+    start,
+    stop,
 ):
-    """Sum the rows of kept edges, with one factor per edge.
+    """List the kept edges of every row from its pointer on, up to its end, with their factors.
 
-    The kept edges of a row are listed first, without a branch, then added four at a time: the
-    processor mispredicts no coin.
+    A row's coins are all flipped before it is listed: the first loop is vectorised, and neither
+    has a branch that the processor could mispredict.
     """
-    zero = x.dtype.type(0)
-    width, weighted, ordered = np.uint64(x.shape[1]), len(weight) > 0, len(order) > 0
+    weighted, ordered, factored = len(weight) > 0, len(order) > 0, len(kept_weight) > 0
+    one = weight.dtype.type(1)
     longest = 0
     for r in range(start, stop):
         longest = max(longest, pointer[r + 1] - pointer[r])
-    sources, factors = np.empty(longest + 4, np.uint64), np.empty(longest + 4, x.dtype)
+    coins = np.empty(longest, np.uint8)
     for r in range(np.uint64(start), np.uint64(stop)):
-        kept = np.uint64(0)
-        for k in range(np.uint64(pointer[r]), np.uint64(pointer[r + _1])):
-            edge = np.uint64(order[k]) if ordered else k
-            sources[kept] = np.uint64(other[k])
-            factors[kept] = weight[edge] * scale if weighted else scale
-            kept += np.uint64(np.uint32(_row_key(key, coordinates[edge]) >> _U32) >= threshold)
-        for c in range(width):
-            out[r, c] = zero
-        k = np.uint64(0)
-        while k + _4 <= kept:
-            j0, j1, j2, j3 = sources[k], sources[k + _1], sources[k + _2], sources[k + _3]
-            f0, f1, f2, f3 = factors[k], factors[k + _1], factors[k + _2], factors[k + _3]
-            for c in range(width):
-                total = (out[r, c] + f0 * x[j0, c]) + f1 * x[j1, c]
-                out[r, c] = (total + f2 * x[j2, c]) + f3 * x[j3, c]
-            k += _4
-        while k < kept:
-            j0, f0 = sources[k], factors[k]
-            for c in range(width):
-                out[r, c] += f0 * x[j0, c]
-            k += _1
+        first = np.uint64(pointer[r])
+        degree = np.uint64(pointer[r + _1]) - first
+        for i in range(degree):
+            coins[i] = (_row_key(key, coordinates[first + i]) >> _U32) >= threshold
+        place = first
+        for i in range(degree):
+            node = other[first + i]
+            is_protected = protect and np.uint64(node) == r
+            kept_other[place] = node
+            if factored:
+                edge = np.uint64(order[first + i]) if ordered else first + i
+                factor = one if is_protected else scale
+                kept_weight[place] = factor * weight[edge] if weighted else factor
+            place += np.uint64(coins[i]) | np.uint64(is_protected)
+        ends[r] = place
 
 
 @_jit
-def aggregate_columns(
+def aggregate_messages(
     pointer,
     other,
     order,
@@ -184,36 +212,98 @@ def aggregate_columns(
     by_row,
     by_column,
     scale,
+    words,
     out,
     start,
     stop,
 ):
-    """Sum rows with a factor per edge and head, or a mask by edge and column."""
+    """Sum rows with one factor per edge and a mask by channel, or by edge and channel."""
     zero = x.dtype.type(0)
-    weighted, masked, ordered = len(weight) > 0, len(coordinates) > 0, len(order) > 0
-    heads = max(weight.shape[1], 1)
-    width = x.shape[1] // heads
+    width, weighted, ordered = np.uint64(x.shape[1]), len(weight) > 0, len(order) > 0
+    f0, f1, f2, f3 = scale, scale, scale, scale
+    l0, o0 = _halves(_row_key(key, 0))
+    l1, o1, l2, o2, l3, o3 = l0, o0, l0, o0, l0, o0
+    for r in range(np.uint64(start), np.uint64(stop)):
+        for c in range(width):
+            out[r, c] = zero
+        k, end = np.uint64(pointer[r]), np.uint64(pointer[r + _1])
+        while k + _4 <= end:
+            j0, j1 = np.uint64(other[k]), np.uint64(other[k + _1])
+            j2, j3 = np.uint64(other[k + _2]), np.uint64(other[k + _3])
+            if weighted and ordered:
+                f0 = weight[np.uint64(order[k])] * scale
+                f1 = weight[np.uint64(order[k + _1])] * scale
+                f2 = weight[np.uint64(order[k + _2])] * scale
+                f3 = weight[np.uint64(order[k + _3])] * scale
+            elif weighted:
+                f0, f1 = weight[k] * scale, weight[k + _1] * scale
+                f2, f3 = weight[k + _2] * scale, weight[k + _3] * scale
+            if by_row:
+                l0, o0 = _halves(_row_key(key, coordinates[k]))
+                l1, o1 = _halves(_row_key(key, coordinates[k + _1]))
+                l2, o2 = _halves(_row_key(key, coordinates[k + _2]))
+                l3, o3 = _halves(_row_key(key, coordinates[k + _3]))
+            for c in range(width):
+                x0 = x[j0, c] if _coin(l0, o0, words[c]) >= threshold else zero
+                x1 = x[j1, c] if _coin(l1, o1, words[c]) >= threshold else zero
+                x2 = x[j2, c] if _coin(l2, o2, words[c]) >= threshold else zero
+                x3 = x[j3, c] if _coin(l3, o3, words[c]) >= threshold else zero
+                out[r, c] = (((out[r, c] + f0 * x0) + f1 * x1) + f2 * x2) + f3 * x3
+            k += _4
+        while k < end:
+            j0 = np.uint64(other[k])
+            if weighted:
+                f0 = weight[np.uint64(order[k]) if ordered else k] * scale
+            if by_row:
+                l0, o0 = _halves(_row_key(key, coordinates[k]))
+            for c in range(width):
+                out[r, c] += f0 * (x[j0, c] if _coin(l0, o0, words[c]) >= threshold else zero)
+            k += _1
+
+
+@_jit
+def aggregate_heads(
+    pointer,
+    other,
+    order,
+    x,
+    weight,
+    coordinates,
+    key,
+    threshold,
+    by_row,
+    by_column,
+    scale,
+    words,
+    out,
+    start,
+    stop,
+):
+    """Sum rows with one factor per edge and head, and any mask."""
+    zero = x.dtype.type(0)
+    masked, ordered = len(coordinates) > 0, len(order) > 0
+    heads = np.uint64(weight.shape[1])
+    width = np.uint64(x.shape[1]) // heads
     row_key = _row_key(key, 0)
-    for r in range(start, stop):
-        out[r, :] = zero
-        for k in range(pointer[r], pointer[r + 1]):
-            j, edge = other[k], order[k] if ordered else k
+    for r in range(np.uint64(start), np.uint64(stop)):
+        for c in range(width * heads):
+            out[r, c] = zero
+        for k in range(np.uint64(pointer[r]), np.uint64(pointer[r + _1])):
+            j, edge = np.uint64(other[k]), np.uint64(order[k]) if ordered else k
             if masked and by_row:
-                row_key = _row_key(key, coordinates[edge])
-            low, high = np.uint32(row_key), np.uint32(row_key >> _U32)
-            if masked and not by_column and high < threshold:
+                row_key = _row_key(key, coordinates[k])
+            low, odd = _halves(row_key)
+            if masked and not by_column and np.uint32(row_key >> _U32) < threshold:
                 continue
             for head in range(heads):
-                factor = weight[edge, head] * scale if weighted else scale
-                first = head * width
-                source, sink = x[j, first : first + width], out[r, first : first + width]
+                factor, first = weight[edge, head] * scale, head * width
                 if masked and by_column:
-                    for c in range(width):
-                        kept = _coin(low, high, first + c) >= threshold
-                        sink[c] += factor * (source[c] if kept else zero)
+                    for c in range(first, first + width):
+                        kept = _coin(low, odd, words[c]) >= threshold
+                        out[r, c] += factor * (x[j, c] if kept else zero)
                 else:
-                    for c in range(width):
-                        sink[c] += factor * source[c]
+                    for c in range(first, first + width):
+                        out[r, c] += factor * x[j, c]
 
 
 @_jit_sums
@@ -230,29 +320,29 @@ def edge_products(
     by_row,
     by_column,
     scale,
+    words,
     out,
     start,
     stop,
 ):
     zero = x.dtype.type(0)
     masked, ordered = len(coordinates) > 0, len(order) > 0
-    width = x.shape[1] // heads
+    width = np.uint64(x.shape[1]) // np.uint64(heads)
     row_key = _row_key(key, 0)
-    for r in range(start, stop):
-        for k in range(pointer[r], pointer[r + 1]):
-            j, edge = other[k], order[k] if ordered else k
+    for r in range(np.uint64(start), np.uint64(stop)):
+        for k in range(np.uint64(pointer[r]), np.uint64(pointer[r + _1])):
+            j, edge = np.uint64(other[k]), np.uint64(order[k]) if ordered else k
             if masked and by_row:
-                row_key = _row_key(key, coordinates[edge])
-            low, high = np.uint32(row_key), np.uint32(row_key >> _U32)
-            for head in range(heads):
-                first = head * width
-                source, sink = x[j, first : first + width], y[r, first : first + width]
-                total = zero
+                row_key = _row_key(key, coordinates[k])
+            low, odd = _halves(row_key)
+            is_kept = not masked or np.uint32(row_key >> _U32) >= threshold
+            for head in range(np.uint64(heads)):
+                first, total = head * width, zero
                 if masked and by_column:
-                    for c in range(width):
-                        kept = _coin(low, high, first + c) >= threshold
-                        total += source[c] * sink[c] if kept else zero
-                elif not masked or high >= threshold:
-                    for c in range(width):
-                        total += source[c] * sink[c]
+                    for c in range(first, first + width):
+                        kept = _coin(low, odd, words[c]) >= threshold
+                        total += x[j, c] * y[r, c] if kept else zero
+                elif is_kept:
+                    for c in range(first, first + width):
+                        total += x[j, c] * y[r, c]
                 out[edge, head] = total * scale

@@ -299,12 +299,15 @@ class EdgeOperator(Operator):
             return select_edges(edge_index, kept, weight), None
         return select_edges(edge_index, kept), weight[kept]
 
+    def is_symmetric(self, graph: Graph, bipartite: bool = False) -> bool:
+        """Return whether both directions of an edge of this graph share their coins."""
+        if self.symmetric is None:
+            return not bipartite and graph.is_undirected
+        return self.symmetric
+
     def kept_edges(self, graph: Graph, mask: Mask, bipartite: bool = False) -> Tensor:
         """Return which edges a mask keeps, boolean of shape (E,)."""
-        symmetric = self.symmetric
-        if symmetric is None:
-            symmetric = not bipartite and graph.is_undirected
-        coordinates = graph.coordinates(symmetric)
+        coordinates = graph.coordinates(self.is_symmetric(graph, bipartite))
         kept = keep(mask, coordinates, coordinates)
         return kept | graph.is_loop if self.protect_self_loops and not bipartite else kept
 

@@ -40,11 +40,11 @@ class Coins:
         key = finalize((row & WORD) ^ ((self.key + GOLDEN) & WORD))
         if column is None:
             return key >> 32 >= self.threshold
-        h = (key + column * 0x9E3779B9) & HALF
-        h = ((h ^ (h >> 16)) * 0x21F0AAAD) & HALF
-        h ^= key >> 32
-        h = ((h ^ (h >> 15)) * 0x735A2D97) & HALF
-        return (h ^ (h >> 15)) >= self.threshold
+        word = (column + 1) * 0x9E3779B9 & HALF
+        for bits, multiplier in ((17, 0xED5AD4BB), (11, 0xAC4C1B51), (15, 0x31848BAB)):
+            word = (word ^ word >> bits) * multiplier & HALF
+        word ^= word >> 14
+        return ((key & HALF ^ word) * (key >> 32 | 1)) & HALF >= self.threshold
 
     def edge(self, edge_index: Tensor, edge: int, symmetric: bool, *column: int) -> bool:
         """Toss the coin of an edge: of its ends, and how many equal edges stand before it."""
