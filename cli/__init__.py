@@ -21,6 +21,8 @@ import typer
 
 from gnndrop.cli.check import check
 from gnndrop.cli.compare import compare
+from gnndrop.cli.data import data
+from gnndrop.cli.describe import describe
 from gnndrop.cli.env import env
 from gnndrop.cli.list import list_
 from gnndrop.errors import DataError, GnndropError
@@ -53,6 +55,8 @@ app.command()(compare)
 app.command("list")(list_)
 app.command()(check)
 app.command()(env)
+data.command()(describe)
+app.add_typer(data, name="data")
 
 
 def main() -> None:

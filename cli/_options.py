@@ -1,9 +1,15 @@
 """The options that several commands share."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from gnndrop.errors import ParameterError
+
+if TYPE_CHECKING:
+    from gnndrop.datasets import Dataset
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
@@ -21,3 +27,61 @@ DataRoot = Annotated[
         help="Folder with raw files; never written to.", show_default="GNNDROP_DATA, if set"
     ),
 ]
+
+# A graph of the user's own: a command takes all five and passes them to `read_graphs`.
+Graph = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--graph",
+        "-g",
+        help="A graph of your own: .pt, .npz, .graphml, .gml, or .csv (its edges); repeatable.",
+        show_default=False,
+    ),
+]
+Nodes = Annotated[
+    Path | None,
+    typer.Option(
+        help="CSV file of the nodes of a .csv graph: id, label, and columns of numbers.",
+        show_default=False,
+    ),
+]
+LabelCol = Annotated[
+    str | None,
+    typer.Option(help="Column or attribute with a node's label.", show_default="label"),
+]
+SplitCol = Annotated[
+    str | None,
+    typer.Option(
+        help="Column or attribute with train, val or test.", show_default="ten random splits"
+    ),
+]
+Directed = Annotated[
+    bool, typer.Option("--directed", help="Keep the edges of a .csv or .npz graph one-way.")
+]
+
+
+def read_graphs(
+    paths: Sequence[Path] | None,
+    nodes: Path | None,
+    label_col: str | None,
+    split_col: str | None,
+    directed: bool,
+) -> "list[Dataset]":
+    """Read the user's own graphs; the options hold for each of them.
+
+    Raises:
+        ParameterError: if there are options and no graph, or for what `read_graph` raises.
+        DataError: for what `read_graph` raises.
+    """
+    if not paths:
+        if nodes or label_col or split_col or directed:
+            raise ParameterError(
+                "--nodes, --label-col, --split-col and --directed belong to --graph, got no --graph"
+            )
+        return []
+    from gnndrop.datasets import read_graph  # what --help can do without
+
+    return [
+        read_graph(path, nodes=nodes, label_col=label_col, split_col=split_col, directed=directed)
+        for path in paths
+    ]

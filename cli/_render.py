@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -37,6 +37,15 @@ TESTS = {
     "paired-t": "plain where one split is fixed",
     "nadeau-bengio-t": "with the Nadeau-Bengio correction where splits vary",
 }
+DATASET_FACTS = ("name", "nodes", "edges", "features", "classes", "homophily", "splits", "files")
+DATASET_LEGEND = (
+    "homophily: of edges. files: here, or what a download takes; none: it needs no files. More of "
+    "each, as metric, licence and citation: --json."
+)
+CHECK_LEGEND = (
+    "Every quantity at the rate p and the entry where theory and measurement are the farthest "
+    "apart, in units of the bound: 5.5 standard errors, and rounding. All rates: --json, --plot."
+)
 OPERATOR_WIDTH, CELL_WIDTH, TABLE_WIDTH = 26, 15, 56
 
 
@@ -69,6 +78,43 @@ def write_pairs(values: Mapping[str, object]) -> None:
 def write_listing(entries: Iterable[Mapping[str, Any]]) -> None:
     """Write the entries of `gnndrop list` to stdout."""
     _write_rich(_pairs((entry["name"], "\n".join(_lines(entry))) for entry in entries))
+
+
+def write_datasets(entries: Sequence[Mapping[str, Any]]) -> None:
+    """Write the graphs of `gnndrop list` to stdout, one to a line, and what their specs may set."""
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="")  # 80 columns will do
+    for fact in DATASET_FACTS:
+        table.add_column(fact, justify="left" if fact in ("name", "files") else "right")
+    for entry in entries:
+        table.add_row(*(_fact(entry, fact) for fact in DATASET_FACTS))
+    options = (
+        (entry["name"], ", ".join(_option(*item) for item in entry["options"].items()))
+        for entry in entries
+        if entry["options"]
+    )
+    legend = Text(f"\n{DATASET_LEGEND}\n\nOptions, as name:option=value:")
+    _write_rich(table, legend, _pairs(options))
+
+
+def write_checks(sentences: Iterable[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write what `gnndrop check` found to stdout: a line for each operator, then a table."""
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="")
+    for column in ("subject", "quantity"):
+        table.add_column(column, overflow="fold")
+    for column in ("p", "theory", "measured", "± bound", ""):
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(row["subject"], row["quantity"], f"{row['p']:g}", *_measured(row))
+    _write_rich(*sentences)
+    if rows:
+        _write_rich("", table, f"\n{CHECK_LEGEND}")
+
+
+def _measured(row: Mapping[str, Any]) -> tuple[str, str, str, Text]:
+    """Return the cells of a measurement: the values, and whether they agree."""
+    measured = "nan" if row["measured"] is None else f"{row['measured']:.4g}"
+    mark = Text("ok") if row["passed"] else Text("OFF", "red")
+    return f"{row['theory']:.4g}", measured, f"{row['bound']:.2g}", mark
 
 
 def write_comparison(comparison: Comparison) -> None:
@@ -140,16 +186,27 @@ def _pairs(rows: Iterable[tuple[str, str]]) -> Table:
 def _lines(entry: Mapping[str, Any]) -> Iterator[str]:
     """Yield the lines that describe an entry of a listing."""
     yield entry["summary"]
-    if "nodes" in entry:
-        facts = ("nodes", "edges", "features", "classes", "splits", "metric")
-        yield ", ".join(f"{fact} {entry[fact] or 'random'}" for fact in facts)
-        yield f"{'needs no files' if entry['is_offline'] else 'needs files'}; {entry['note']}"
     if entry.get("axes"):
         yield f"site: {entry['site']}; mask axes: {' x '.join(entry['axes'])}"
     if entry["options"]:
         yield "options: " + ", ".join(_option(*item) for item in entry["options"].items())
     if entry["source"]:
         yield f"source: {entry['source']}"
+
+
+def _fact(entry: Mapping[str, Any], fact: str) -> str:
+    """Return what the table of graphs says of one in a column."""
+    if fact == "files":
+        return "none" if entry["is_offline"] else _files(entry)
+    if fact == "homophily":
+        return "?" if entry[fact] is None else f"{entry[fact]:.2f}"
+    return "random" if entry[fact] is None else str(entry[fact])
+
+
+def _files(entry: Mapping[str, Any]) -> str:
+    if entry["is_here"]:
+        return "here"
+    return "? MB" if entry["bytes"] is None else f"{entry['bytes'] / 1e6:.1f} MB"
 
 
 def _option(name: str, default: object) -> str:
@@ -180,8 +237,11 @@ def _table(
         f"{name.replace('_', '-')} {value:.2f}" for name, value in graph.homophily.items()
     )
     table = Table(
-        title=f"\n{graph.name}: nodes {graph.nodes}, edges {graph.edges}, splits {graph.splits}, "
-        f"metric {graph.metric}\nhomophily: {measures}",
+        title=Text(
+            f"\n{graph.name}: nodes {graph.nodes}, edges {graph.edges}, splits {graph.splits}, "
+            f"metric {graph.metric}\nhomophily: {measures}",
+            overflow="fold",  # the path of an own graph may be long
+        ),
         title_justify="left",
         title_style="",
         header_style="",
@@ -244,7 +304,7 @@ def _protocol(comparison: Comparison) -> list[str]:
             f"paired t test, {' or '.join(used)}; Holm over all {len(comparison.verdicts)} at "
             f"{asked['alpha']:g}; equivalence margin {100 * asked['margin']:g} points"
         )
-    return lines
+    return lines + [f"{graph.name}: {graph.note}" for graph in comparison.datasets if graph.note]
 
 
 def _rates(asked: Mapping[str, Any]) -> str:

@@ -8,7 +8,19 @@ from typing import Annotated
 
 import typer
 
-from gnndrop.cli._options import DataRoot, Debug, Device, Jobs, Json
+from gnndrop.cli._options import (
+    DataRoot,
+    Debug,
+    Device,
+    Directed,
+    Graph,
+    Jobs,
+    Json,
+    LabelCol,
+    Nodes,
+    SplitCol,
+    read_graphs,
+)
 from gnndrop.config import CompareConfig, TrainConfig
 from gnndrop.errors import ParameterError
 
@@ -33,6 +45,11 @@ def compare(
             show_default="two csbm graphs",
         ),
     ] = None,
+    graph: Graph = None,
+    nodes: Nodes = None,
+    label_col: LabelCol = None,
+    split_col: SplitCol = None,
+    directed: Directed = False,
     model: Annotated[
         list[str] | None,
         typer.Option(
@@ -93,10 +110,11 @@ def compare(
 
     command = shlex.join(["gnndrop", *sys.argv[1:]])
     try:
+        own = read_graphs(graph, nodes, label_col, split_col, directed)
         with _render.progress("trials") as on_result:
             comparison = run(
                 operator or None,
-                dataset or None,
+                [*(dataset or ()), *own] or None,
                 model or None,
                 seeds,
                 splits=splits.value,

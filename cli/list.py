@@ -21,8 +21,8 @@ class Kind(StrEnum):
 FACTS = {
     Kind.OPERATORS: ("site", "axes"),
     Kind.DATASETS: (
-        *("nodes", "edges", "features", "classes", "splits", "metric"),
-        *("is_offline", "files", "note", "licence"),
+        *("nodes", "edges", "features", "classes", "homophily", "splits", "metric"),
+        *("is_offline", "is_here", "bytes", "files", "note", "licence"),
     ),
     Kind.MODELS: (),
 }
@@ -40,6 +40,8 @@ def list_(
     entries = [_entry(kind, name, registry) for name in registry]
     if json:
         _render.write_json({"schema": 1, kind.value: entries})
+    elif kind is Kind.DATASETS:
+        _render.write_datasets(entries)
     else:
         _render.write_listing(entries)
     for name, reason in registry.broken.items():

@@ -1,4 +1,8 @@
-"""Raw files: found in a mirror, in the cache or downloaded; trusted by their SHA-256 alone."""
+"""Raw files: found in a mirror, in the cache or downloaded; trusted by their SHA-256 alone.
+
+The few whose published sum is not known are marked so in the manifest; they are only ever read by
+parsers that run no code.
+"""
 
 import csv
 import functools
@@ -27,15 +31,34 @@ class RawFile:
 
     Args:
         path: its place below a mirror, the cache and our private folder alike.
-        size: in bytes.
-        sha256: in hexadecimal digits.
+        size: in bytes; `None` where it is not known.
+        sha256: in hexadecimal digits; `None` where it is not known.
         url: where it is downloaded from, at a pinned commit.
     """
 
     path: str
-    size: int
-    sha256: str
+    size: int | None
+    sha256: str | None
     url: str
+
+
+@dataclass(frozen=True)
+class Found:
+    """A raw file that was found and copied.
+
+    Args:
+        file: which one.
+        source: where it was found, in the mirror or the cache.
+        sha256: of the copy, in hexadecimal digits.
+    """
+
+    file: RawFile
+    source: Path
+    sha256: str
+
+
+class _WrongSumError(DataError):
+    """A file that is not the published one."""
 
 
 @functools.cache
@@ -51,8 +74,8 @@ def manifest() -> Mapping[str, RawFile]:
     return {
         row["file"]: RawFile(
             row["file"],
-            int(row["bytes"]),
-            row["sha256"],
+            int(row["bytes"]) if row["bytes"] else None,
+            row["sha256"] or None,
             "https://raw.githubusercontent.com/"
             f"{row['upstream_repo']}/{row['upstream_commit']}/{row['upstream_path']}",
         )
@@ -60,7 +83,39 @@ def manifest() -> Mapping[str, RawFile]:
     }
 
 
-def collect(paths: Sequence[str], root: str | Path | None, folder: Path) -> None:
+def cache_folder() -> Path:
+    """Return the folder for what we download and parse: `GNNDROP_CACHE`, else the user's."""
+    return Path(os.environ.get("GNNDROP_CACHE") or pooch.os_cache("gnndrop")).expanduser()
+
+
+def are_here(paths: Sequence[str]) -> bool:
+    """Return whether all these files lie in `GNNDROP_DATA` or in the cache, unverified.
+
+    Args:
+        paths: the files, by their path in the manifest.
+    """
+    mirror = os.environ.get("GNNDROP_DATA")
+    places = [Path(mirror).expanduser()] if mirror else []
+    places.append(cache_folder())
+    return all(any((place / path).is_file() for place in places) for path in paths)
+
+
+def size_of(paths: Sequence[str]) -> int | None:
+    """Return the bytes of all these files together; `None` where one's size is not known.
+
+    Args:
+        paths: the files, by their path in the manifest.
+    """
+    total = 0
+    for path in paths:
+        size = manifest()[path].size
+        if size is None:
+            return None
+        total += size
+    return total
+
+
+def collect(paths: Sequence[str], root: str | Path | None, folder: Path) -> list[Found]:
     """Put verified copies of raw files below `folder`, which must be private to this process.
 
     A file is taken from the mirror, else from the cache, else downloaded into the cache. What is
@@ -71,19 +126,25 @@ def collect(paths: Sequence[str], root: str | Path | None, folder: Path) -> None
         root: the mirror; `None` stands for the environment variable `GNNDROP_DATA`, if set.
         folder: where to put them.
 
+    Returns:
+        What was found, in the order of `paths`.
+
     Raises:
         DataError: if the mirror does not exist, one of its files is not the published one, or a
             file is nowhere to be had.
     """
-    mirror = _mirror(root, needed=bool(paths))
-    cache = Path(os.environ.get("GNNDROP_CACHE") or pooch.os_cache("gnndrop")).expanduser()
+    mirror, cache = _mirror(root, needed=bool(paths)), cache_folder()
     files = [manifest()[path] for path in paths]
-    missing = [file for file in files if not (mirror and _copy(file, mirror, folder))]
-    missing = [file for file in missing if not _copy_sound(file, cache, folder)]
+    found = {file: _copy(file, mirror, folder) if mirror else None for file in files}
+    for file in files:
+        # The cache is ours: what was damaged there is downloaded anew.
+        with suppress(_WrongSumError):
+            found[file] = found[file] or _copy(file, cache, folder)
+    missing = [file for file in files if found[file] is None]
     if missing:
         _download(missing, cache, mirror)
-    for file in missing:
-        _copy(file, cache, folder)
+        found |= {file: _copy(file, cache, folder) for file in missing}
+    return [one for one in found.values() if one is not None]
 
 
 def _mirror(root: str | Path | None, needed: bool) -> Path | None:
@@ -97,32 +158,28 @@ def _mirror(root: str | Path | None, needed: bool) -> Path | None:
     return mirror
 
 
-def _copy(file: RawFile, place: Path, folder: Path) -> bool:
+def _copy(file: RawFile, place: Path, folder: Path) -> Found | None:
     source, target = place / file.path, folder / file.path
-    target.parent.mkdir(parents=True, exist_ok=True)
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target)
     except (FileNotFoundError, NotADirectoryError):
-        return False
+        return None
     except (OSError, shutil.SpecialFileError) as error:
-        raise DataError(f"{source} could not be copied to {target.parent}: {error}") from error
+        raise DataError(
+            f"{source} could not be copied to {target.parent}: {error}; see that the one can be "
+            "read and the other has room (TMPDIR says where it is)"
+        ) from error
     with target.open("rb") as copy:
         digest = hashlib.file_digest(copy, "sha256").hexdigest()
-    if digest != file.sha256:
+    if file.sha256 and digest != file.sha256:
         size = target.stat().st_size
         target.unlink()
-        raise DataError(
+        raise _WrongSumError(
             f"{source} must have {file.size} bytes with SHA-256 {file.sha256}, got {size} bytes "
             f"with {digest}, so it was not opened; restore it from {file.url}"
         )
-    return True
-
-
-def _copy_sound(file: RawFile, cache: Path, folder: Path) -> bool:
-    # The cache is ours: what was damaged there is downloaded anew.
-    with suppress(DataError):
-        return _copy(file, cache, folder)
-    return False
+    return Found(file, source, digest)
 
 
 def _download(files: Sequence[RawFile], cache: Path, mirror: Path | None) -> None:
@@ -133,7 +190,7 @@ def _download(files: Sequence[RawFile], cache: Path, mirror: Path | None) -> Non
             target = cache / file.path
             pooch.retrieve(
                 file.url,
-                known_hash=f"sha256:{file.sha256}",
+                known_hash=f"sha256:{file.sha256}" if file.sha256 else None,
                 path=target.parent,
                 fname=target.name,
                 downloader=downloader,
@@ -144,8 +201,8 @@ def _download(files: Sequence[RawFile], cache: Path, mirror: Path | None) -> Non
         sources = [file.url.rpartition("/")[0] for file in files]
         raise DataError(
             f"{', '.join(names)} must be in {_either(places)}, but are missing, and the download "
-            f"from {_either(sources)} failed ({type(error).__name__}: {error}); put them there or "
-            "connect to the network"
+            f"from {_either(sources)} failed ({type(error).__name__}: {error}); put them there, or "
+            "see to the network and to room on the disk"
         ) from error
 
 

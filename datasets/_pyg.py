@@ -14,7 +14,8 @@ from gnndrop.datasets.splits import Split
 def read_pyg(make: Callable[[], Any]) -> tuple[Data, list[Split]]:
     """Construct a PyG dataset in silence and return its graph and its published splits.
 
-    PyG stores one split as masks `[nodes]` and several as `[nodes, splits]`.
+    PyG stores one split as masks `[nodes]` and several as `[nodes, splits]`; one test mask may
+    serve several splits.
 
     Args:
         make: constructs the dataset, in a folder that is ours.
@@ -24,8 +25,10 @@ def read_pyg(make: Callable[[], Any]) -> tuple[Data, list[Split]]:
     with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         data = make()[0]
-    masks = (
-        mask.reshape(data.num_nodes, -1).bool().t().contiguous()
+    masks = [
+        mask.reshape(data.num_nodes, -1).bool().t()
         for mask in (data.train_mask, data.val_mask, data.test_mask)
-    )
-    return data, [Split(*three) for three in zip(*masks, strict=True)]
+    ]
+    count = max(map(len, masks))
+    each = (mask.expand(count, -1).contiguous() for mask in masks)
+    return data, [Split(*three) for three in zip(*each, strict=True)]

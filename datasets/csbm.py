@@ -167,6 +167,7 @@ def csbm(
         citation="Deshpande et al. 2018, Contextual Stochastic Block Models",
         licence="generated",
         note="generated from its seed; random splits 10/30/60, stratified by class",
+        homophily=homophily,
     )
 
 

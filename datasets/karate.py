@@ -38,6 +38,7 @@ def karate(labels: Labels = "club", seed: int = 0) -> Declaration:
         citation="Zachary 1977, An Information Flow Model for Conflict and Fission in Small Groups",
         licence="BSD-3-Clause (networkx)",
         note="features are one-hot identities; ten random splits 48/32/20, stratified by class",
+        homophily=0.859 if labels == "club" else 0.756,
     )
 
 

@@ -8,6 +8,7 @@ from torch_geometric.data import Data
 from torch_geometric.datasets import Planetoid
 
 from gnndrop.datasets._base import DATASETS, Declaration
+from gnndrop.datasets._geom_gcn import LICENCE, split_files
 from gnndrop.datasets._pyg import read_pyg
 from gnndrop.datasets.splits import Split
 
@@ -22,23 +23,57 @@ def cora(split: SplitName = "public") -> Declaration:
         split: `public`, the one split of Yang et al. (20 training nodes per class, 500 for
             validation, 1000 for testing), or `geom-gcn`, the ten of Pei et al. (2020).
     """
-    return _planetoid("Cora", split, nodes=2708, edges=10556, features=1433, classes=7)
+    return _planetoid("Cora", split, 2708, 10556, features=1433, classes=7, homophily=0.810)
+
+
+@DATASETS.register("citeseer")
+def citeseer(split: SplitName = "public") -> Declaration:
+    """CiteSeer: computer-science papers and their citations; undirected, homophilous.
+
+    Args:
+        split: `public` or `geom-gcn`, as of Cora.
+    """
+    return _planetoid(
+        *("CiteSeer", split, 3327, 9104),
+        features=3703,
+        classes=6,
+        homophily=0.736,
+        trap="; some nodes have no neighbours, and 15 no features",
+    )
+
+
+@DATASETS.register("pubmed")
+def pubmed(split: SplitName = "public") -> Declaration:
+    """PubMed: papers on diabetes and their citations, TF-IDF features; undirected, homophilous.
+
+    Args:
+        split: `public` or `geom-gcn`, as of Cora.
+    """
+    return _planetoid("PubMed", split, 19717, 88648, features=500, classes=3, homophily=0.802)
 
 
 def _planetoid(
-    name: str, split: SplitName, *, nodes: int, edges: int, features: int, classes: int
+    name: str,
+    split: SplitName,
+    nodes: int,
+    edges: int,
+    *,
+    features: int,
+    classes: int,
+    homophily: float,
+    trap: str = "",
 ) -> Declaration:
     low = name.lower()
     parts = ("x", "tx", "allx", "y", "ty", "ally", "graph", "test.index")
     files = [f"ind.{low}.{part}" for part in parts]
     folder = f"Planetoid/{name}/raw"
-    note = "public split (Yang et al. 2016)"
+    note = "undirected; public split (Yang et al. 2016)"
     licence = "MIT (kimiyoung/planetoid)"
     if split == "geom-gcn":
-        files += [f"{low}_split_0.6_0.2_{index}.npz" for index in range(10)]
+        files += split_files(low)
         folder = f"Planetoid/{name}/geom-gcn/raw"
-        note = "ten Geom-GCN splits (Pei et al. 2020); they leave some nodes in no mask"
-        licence += "; splits: none stated (graphdml-uiuc-jlu/geom-gcn)"
+        note = "undirected; ten Geom-GCN splits (Pei et al. 2020); they leave some nodes in no mask"
+        licence += f"; splits: {LICENCE}"
     return Declaration(
         build=partial(_read, name, split),
         nodes=nodes,
@@ -49,7 +84,8 @@ def _planetoid(
         citation="Yang et al. 2016, Revisiting Semi-Supervised Learning with Graph Embeddings",
         licence=licence,
         files=tuple(f"{folder}/{file}" for file in files),
-        note=note,
+        note=note + trap,
+        homophily=homophily,
     )
 
 

@@ -54,6 +54,7 @@ def summarize(dataset: Dataset) -> GraphSummary:
         metric=dataset.metric,
         splits=len(sizes),
         test_train_ratio=sum(test / train for train, _, test in sizes) / len(sizes),
+        note=dataset.note,
     )
 
 

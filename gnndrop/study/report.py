@@ -35,6 +35,7 @@ class GraphSummary:
         metric: its published metric.
         splits: number of splits.
         test_train_ratio: n_test / n_train, mean over splits.
+        note: what a reader of results must know: direction, how the splits were made.
     """
 
     name: str
@@ -45,6 +46,7 @@ class GraphSummary:
     metric: str
     splits: int
     test_train_ratio: float
+    note: str = ""
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,9 @@ def test_datasets_say_what_they_are(gnndrop):
     entries = json.loads(gnndrop("list", "datasets", "--json").out)["datasets"]
     cora = next(entry for entry in entries if entry["name"] == "cora")
     assert (cora["nodes"], cora["features"], cora["classes"]) == (2708, 1433, 7)
+    assert (cora["homophily"], cora["splits"], cora["bytes"]) == (0.81, 1, 572_444)
     assert not cora["is_offline"]
+    assert not cora["is_here"]
     assert cora["files"]
 
 
@@ -53,3 +55,33 @@ def test_a_broken_plug_in_is_told_on_stderr(gnndrop, monkeypatch):
     run = gnndrop("list", "operators")
     assert run.code == 0
     assert "'mine' is broken: ImportError: no module named mine" in run.err
+
+
+def row(out, name):
+    """Return the cells of a graph in the table."""
+    return next(line for line in out.splitlines() if line.split(" ")[0] == name).split()
+
+
+def test_the_table_says_what_there_is_to_know(gnndrop):
+    out = gnndrop("list", "datasets").out
+    assert out.split("\n")[0].split() == [
+        *("name", "nodes", "edges", "features", "classes", "homophily", "splits", "files"),
+    ]
+    assert row(out, "cora") == ["cora", "2708", "10556", "1433", "7", "0.81", "1", "0.6", "MB"]
+    assert row(out, "questions")[-2:] == ["?", "MB"]
+    assert row(out, "karate")[-1] == "none"
+    assert row(out, "csbm")[2] == "random"
+    assert row(out, "wikics")[5] == "?"
+
+
+@pytest.mark.parametrize("place", ["GNNDROP_DATA", "GNNDROP_CACHE"])
+def test_what_is_here_is_marked(gnndrop, monkeypatch, tmp_path, place):
+    *most, last = DATASETS.make("cora").files
+    for file in most:
+        (tmp_path / "place" / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "place" / file).touch()
+    monkeypatch.setenv(place, str(tmp_path / "place"))
+    assert row(gnndrop("list", "datasets").out, "cora")[-2:] == ["0.6", "MB"]
+    (tmp_path / "place" / last).touch()
+    assert row(gnndrop("list", "datasets").out, "cora")[-1] == "here"
+    assert row(gnndrop("list", "datasets").out, "texas")[-1] == "MB"

@@ -1,10 +1,14 @@
 """Only verified bytes are parsed, whatever a mirror, a cache or a server holds."""
 
+import dataclasses
+import errno
 import functools
 import hashlib
 import http.server
 import pickle
 import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,12 +35,29 @@ class Server(http.server.ThreadingHTTPServer):
     """Serves a folder on this machine and notes what it was asked for."""
 
     asked: list[str]
+    halves = False  # whether files are sent by half only, and then nothing until `released`
+    half_sent: threading.Event
+    released: threading.Event
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
+    server: Server
+
     def log_message(self, format: str, *args: object) -> None:
-        assert isinstance(self.server, Server)
         self.server.asked.append(self.command)
+
+    def do_GET(self) -> None:
+        if not self.server.halves:
+            super().do_GET()
+            return
+        content = Path(self.translate_path(self.path)).read_bytes()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content[: len(content) // 2])
+        self.wfile.flush()
+        self.server.half_sent.set()
+        self.server.released.wait()
 
 
 @pytest.fixture
@@ -45,9 +66,11 @@ def server(tmp_path: Path) -> Iterator[Server]:
     handler = functools.partial(Handler, directory=str(tmp_path / "upstream"))
     with Server(("127.0.0.1", 0), handler) as server:
         server.asked = []
+        server.half_sent, server.released = threading.Event(), threading.Event()
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield server
+        server.released.set()
         server.shutdown()
         thread.join()
 
@@ -80,6 +103,15 @@ def listing(place: Path) -> dict[str, tuple[int, int]]:
         str(path.relative_to(place)): (path.stat().st_mtime_ns, path.stat().st_size)
         for path in [place, *place.rglob("*")]
     }
+
+
+def forget_sums(summed: bool) -> None:
+    """Make the files' sums and sizes unknown, where a test asks for that."""
+    files = _files.manifest()
+    assert isinstance(files, dict)
+    for path, file in files.items():
+        if not summed:
+            files[path] = dataclasses.replace(file, size=None, sha256=None)
 
 
 # Where files come from
@@ -123,6 +155,52 @@ def test_a_damaged_cache_is_mended(toy: Server, tmp_path: Path) -> None:
     write(tmp_path / "cache", two=b"the sec")
     collect(list(CONTENT), None, tmp_path / "private")
     assert contents(tmp_path / "private") == contents(tmp_path / "cache") == CONTENT
+    assert toy.asked == ["HEAD", "GET"]
+
+
+@pytest.mark.parametrize("summed", [True, False])
+def test_half_a_download_is_not_kept(summed: bool, toy: Server, tmp_path: Path) -> None:
+    forget_sums(summed)
+    toy.halves = True
+    toy.released.set()  # the connection ends after the half
+    with pytest.raises(DataError, match="failed"):
+        collect(list(CONTENT), None, tmp_path / "private")
+    assert not list((tmp_path / "cache/toy/raw").iterdir())
+    toy.halves = False
+    collect(list(CONTENT), None, tmp_path / "private")
+    assert contents(tmp_path / "private") == CONTENT
+
+
+@pytest.mark.parametrize("summed", [True, False])
+def test_a_killed_download_is_taken_up_by_the_next(
+    summed: bool, toy: Server, tmp_path: Path
+) -> None:
+    forget_sums(summed)
+    toy.halves = True
+    code = (
+        "from pathlib import Path; from gnndrop.datasets import _files; import sys\n"
+        f"RawFile = _files.RawFile; files = {dict(_files.manifest())!r}\n"
+        "_files.manifest = lambda: files\n"
+        "_files.collect(list(files), None, Path(sys.argv[1]))"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "first")], stderr=subprocess.DEVNULL
+    )
+    assert toy.half_sent.wait(60)
+    process.kill()
+    process.wait()
+    toy.halves = False
+    collect(list(CONTENT), None, tmp_path / "second")
+    assert contents(tmp_path / "second") == contents(tmp_path / "cache") == CONTENT
+
+
+def test_what_a_stopped_fetch_had_is_not_fetched_again(toy: Server, tmp_path: Path) -> None:
+    (tmp_path / "upstream/toy/raw/two.txt").unlink()
+    with pytest.raises(DataError, match="404"):
+        collect(list(CONTENT), None, tmp_path / "first")
+    write(tmp_path / "upstream")
+    toy.asked.clear()
+    collect(list(CONTENT), None, tmp_path / "second")
     assert toy.asked == ["HEAD", "GET"]
 
 
@@ -176,6 +254,20 @@ def test_a_page_that_is_gone_is_a_data_error(toy: Server, tmp_path: Path) -> Non
 def test_a_cache_that_cannot_be_written_is_a_data_error(toy: Server, tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file in the folder's place")
     with pytest.raises(DataError, match="failed"):
+        collect(list(CONTENT), None, tmp_path / "private")
+
+
+def test_a_full_disk_is_told(toy: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_files.pooch, "retrieve", full)
+        with pytest.raises(DataError, match=r"cache.*No space left .* room on the disk"):
+            collect(list(CONTENT), None, tmp_path / "private")
+    collect(list(CONTENT), None, tmp_path / "private")
+    monkeypatch.setattr(shutil, "copyfile", full)
+    with pytest.raises(DataError, match=r"one\.txt could not be copied .* has room \(TMPDIR"):
         collect(list(CONTENT), None, tmp_path / "private")
 
 
