@@ -2,8 +2,9 @@
 
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,7 +15,8 @@ from gnndrop.masks import GOLDEN, WORD, mix
 Value = TypeVar("Value")
 
 
-class Compressed(NamedTuple):
+@dataclass(eq=False)
+class Compressed:
     """Edges grouped by one end: those of row i stand at `pointer[i]:ends[i]`.
 
     Args:
@@ -30,6 +32,12 @@ class Compressed(NamedTuple):
     other: Tensor
     order: Tensor | None
     stops: Tensor | None = None
+    _last: list[tuple[Tensor, int, Tensor]] = field(default_factory=list, repr=False)
+
+    @property
+    def num_rows(self) -> int:
+        """Number of rows."""
+        return self.pointer.size(0) - 1
 
     @property
     def ends(self) -> Tensor:
@@ -39,6 +47,33 @@ class Compressed(NamedTuple):
     def arrange(self, values: Tensor) -> Tensor:
         """Return values of shape (E, ...), given in the order of `edge_index`, in this one."""
         return values if self.order is None else values[self.order]
+
+    def matrix(self, weight: Tensor, num_others: int) -> Tensor:
+        """Return a torch CSR matrix of these rows.
+
+        Those of the last two weights that are constants are remembered: two, since training and
+        its evaluation take turns.
+
+        Args:
+            weight: shape (E,), the entries in the order of `edge_index`.
+            num_others: the number of columns.
+        """
+        for place, (known, version, matrix) in enumerate(self._last):
+            if _is_alias(known, weight) and version == weight._version:
+                self._last = [self._last[place], *self._last[:place], *self._last[place + 1 :]]
+                return matrix
+        is_constant = not (weight.requires_grad or weight.is_inference())  # of those no version
+        weight = weight.detach()
+        matrix = torch.sparse_csr_tensor(
+            self.pointer,
+            self.other,
+            self.arrange(weight),
+            (self.num_rows, num_others),
+            check_invariants=False,
+        )
+        if is_constant:
+            self._last = [(weight, weight._version, matrix), *self._last[:1]]
+        return matrix
 
 
 class Graph:
@@ -271,8 +306,12 @@ def _same(known: object, argument: object) -> bool:
 
 
 def _is_alias(known: Tensor, argument: Tensor) -> bool:
-    """Whether two tensors of one shape are the same memory, as two calls of `crow_indices()`."""
-    return known.data_ptr() == argument.data_ptr() and known.stride() == argument.stride()
+    """Whether two tensors are the same memory, as the results of two calls of `crow_indices()`."""
+    return (
+        known.data_ptr() == argument.data_ptr()
+        and known.shape == argument.shape
+        and known.stride() == argument.stride()
+    )
 
 
 def is_sparse_adjacency(adjacency: object) -> bool:

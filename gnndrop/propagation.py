@@ -20,6 +20,7 @@ from torch_geometric import EdgeIndex
 from torch_geometric.nn.conv.gcn_conv import gcn_norm
 from torch_geometric.utils import add_remaining_self_loops
 
+from gnndrop.attention import ATTENTIVE, Attention, SelfLoops
 from gnndrop.graph import Graph, Memo, plain
 from gnndrop.kernels import Kept, aggregate, aggregate_kept
 from gnndrop.masks import Mask
@@ -77,12 +78,13 @@ class Propagation:
         self.layer: Any = layer
         self.sources: list[MaskSource] = []
         self.users = self.accelerations = 0
-        self._prepare = Memo(Graph)
+        self.prepare = Memo(Graph)
+        self._hooks = [getattr(layer, f"_{kind}_hooks") for kind in _HOOKS]
         self.forget()
 
     def __call__(self, edge_index: Any, size: Any = None, **arguments: Any) -> Tensor:
         """Aggregate the messages of the layer."""
-        if self.edge_mask is not None:
+        if self.edge_mask is not None and not isinstance(self.layer, ATTENTIVE):
             return self._aggregate_kept(self.edge_mask, edge_index, arguments)
         if not self._applies(edge_index, size, arguments):
             general: Tensor = type(self.layer).propagate(
@@ -90,7 +92,7 @@ class Propagation:
             )
             return general
         x_source, num_targets = _ends(arguments["x"])
-        graph = self._prepare(plain(edge_index), len(x_source), num_targets)
+        graph = self.prepare(plain(edge_index), x_source.size(0), num_targets)
         name = FACTORS[type(self.layer)]
         weight = None if name is None else arguments[name]
         mask = None
@@ -119,24 +121,32 @@ class Propagation:
         is_normalized = isinstance(layer, NORMALIZING) and layer.normalize
         possible = (
             self._is_weighted_sum
-            and FACTORS[type(layer)] != "alpha"
             and not self.sources
+            and self._has_known_factors(arguments)
             and isinstance(edge_index, Tensor)
             and edge_index.layout == torch.strided
             and edge_index.dtype == torch.int64
             and isinstance(x, Tensor)
             and x.is_floating_point()
             and x.dim() == 2
-            and (x.layout == torch.strided or is_normalized)
+            and (x.layout == torch.strided or is_normalized or isinstance(layer, ATTENTIVE))
             and _fits(edge_index, arguments.get("size"), (len(x), len(x)))
-            and getattr(layer, "dropout", 0) == 0  # APPNP would drop of the weights
             and (weight is None or (_is_factor(weight, edge_index, x) and not weight.requires_grad))
-            # A layer that adds loops must not lose them, nor bring back a heavier one that was lost.
+            # A layer that adds loops must not lose them, nor bring back a heavier one.
             and (edge_mask.protect_self_loops or not _adds_loops(layer, weight))
         )
-        if possible:
-            self.edge_mask = edge_mask
+        if possible and isinstance(layer, ATTENTIVE) and layer.add_self_loops:
+            edge_mask = edge_mask._replace(protect_self_loops=True)  # it would add them again
+        self.edge_mask = edge_mask if possible else None
         return possible
+
+    def _has_known_factors(self, arguments: dict[str, Any]) -> bool:
+        """Whether the factors of the messages are weights, or an attention that we compute."""
+        layer = self.layer
+        if not isinstance(layer, ATTENTIVE):  # an APPNP with dropout changes its weights
+            return FACTORS[type(layer)] != "alpha" and getattr(layer, "dropout", 0) == 0
+        rest = arguments.keys() - {"x", "edge_index"}
+        return isinstance(layer.__dict__.get("edge_updater"), Attention) and not rest
 
     def forget(self) -> None:
         """End what `drop` began."""
@@ -150,7 +160,7 @@ class Propagation:
         x, num_targets = _ends(arguments["x"])
         weight = arguments.get("edge_weight")
         if self._kept is None or self._kept.dtype != x.dtype:  # steps of one call share it
-            graph = self._prepare(plain(edge_index), len(x), num_targets)
+            graph = self.prepare(plain(edge_index), len(x), num_targets)
             self._kept = Kept(graph, *edge_mask, weight=weight, dtype=x.dtype)
         kept, left, right = self._kept, None, None
         if self.normalizes:
@@ -162,7 +172,7 @@ class Propagation:
     @property
     def _is_weighted_sum(self) -> bool:
         layer = self.layer
-        hooks = sum(len(getattr(layer, f"_{kind}_hooks")) for kind in _HOOKS)
+        hooks = sum(map(len, self._hooks))
         return (
             type(layer) in FACTORS
             and layer.aggr in ("sum", "add", "mean")
@@ -172,6 +182,11 @@ class Propagation:
             and not torch.compiler.is_compiling()
             and hooks == 2 * len(self.sources) <= 2  # those of our own site, at most one
         )
+
+    @property
+    def is_fused(self) -> bool:
+        """Whether the messages will not be formed, as far as that can be told beforehand."""
+        return self._is_weighted_sum and self._is_wanted
 
     @property
     def _is_wanted(self) -> bool:
@@ -291,12 +306,21 @@ def acquire(layer: nn.Module) -> Propagation | None:
     if propagation is None:
         propagation = Propagation(layer)
         layer.__dict__["propagate"] = propagation
-        if isinstance(layer, NORMALIZING) and "forward" not in layer.__dict__:
-            layer.__dict__["forward"] = Normalization(layer)
+        for name, substitute in _substitutes(layer, propagation).items():
+            layer.__dict__.setdefault(name, substitute)
     elif not isinstance(propagation, Propagation):  # somebody else's replacement
         return None
     propagation.users += 1
     return propagation
+
+
+def _substitutes(layer: nn.Module, propagation: Propagation) -> dict[str, object]:
+    """Return what stands in for a layer's other methods."""
+    if isinstance(layer, NORMALIZING):
+        return {"forward": Normalization(layer)}
+    if isinstance(layer, ATTENTIVE):
+        return {"forward": SelfLoops(layer), "edge_updater": Attention(layer, propagation)}
+    return {}
 
 
 def release(propagation: Propagation) -> None:
@@ -307,8 +331,9 @@ def release(propagation: Propagation) -> None:
     attributes = propagation.layer.__dict__
     if attributes.get("propagate") is propagation:  # PyG's `explain` puts its own there
         del attributes["propagate"]
-    if isinstance(attributes.get("forward"), Normalization):
-        del attributes["forward"]
+    for name in ("forward", "edge_updater"):
+        if isinstance(attributes.get(name), Normalization | SelfLoops | Attention):
+            del attributes[name]
 
 
 @contextmanager

@@ -101,7 +101,8 @@ def fit(
         with accelerate(model):
             for epoch in range(1, config.epochs + 1):
                 model.train()
-                optimizer.zero_grad()
+                for parameter in parameters:
+                    parameter.grad = None
                 loss = _finite_loss(model(*inputs)[train], y_train, epoch)
                 loss.backward()  # type: ignore[no-untyped-call]  # untyped in torch
                 optimizer.step()
@@ -145,13 +146,19 @@ def prepare_inputs(model: nn.Module, data: Data, normalize: bool = True) -> tupl
     is_bag_of_words = density < 0.5 and float(x.min()) >= 0
     sums = x.sum(1).clamp(min=torch.finfo(x.dtype).tiny)
     if getattr(model, "takes_sparse", False) and density < SPARSE_DENSITY:
-        x = to_csr(x)
+        x = _narrow(to_csr(x))
         if normalize and is_bag_of_words:
             x = _divide_rows(x, sums)
     elif normalize and is_bag_of_words:
         x = x / sums[:, None]
     weight = data.get("edge_weight")
     return (x, data.edge_index) if weight is None else (x, data.edge_index, weight)
+
+
+def _narrow(x: Tensor) -> Tensor:
+    """Return a CSR matrix with indices of 32 bits: kernels wait for memory."""
+    indices = x.crow_indices().int(), x.col_indices().int()
+    return torch.sparse_csr_tensor(*indices, x.values(), x.shape, check_invariants=False)
 
 
 def _divide_rows(x: Tensor, divisors: Tensor) -> Tensor:

@@ -14,12 +14,14 @@ from gnndrop.errors import ParameterError
 from gnndrop.graph import Compressed, Graph
 from gnndrop.kernels._dispatch import backend, call
 from gnndrop.kernels.kept import Kept, aggregate_kept
+from gnndrop.kernels.softmax import attention
 from gnndrop.masks import HALF, Mask
 
 __all__ = [
     "Kept",
     "aggregate",
     "aggregate_kept",
+    "attention",
     "masked_multiply",
     "masked_multiply_sparse",
     "sparse_matmul",
@@ -111,11 +113,7 @@ def aggregate(
     if weight is not None and weight.dim() == 1:
         weight = weight[:, None]
     _check_shapes(graph, x, weight)
-    edges = _Edges(graph, mask, symmetric)
-    if not torch.is_grad_enabled():  # half of the calls in training are of its evaluation
-        result: Tensor = backend(x).aggregate(graph.by_target, x, weight, edges.places, mask)
-        return result
-    return call(_Aggregate, x, weight, edges)
+    return call(_Aggregate, x, weight, _Edges(graph, mask, symmetric))
 
 
 def sparse_matmul(pattern: Graph, values: Tensor, dense: Tensor) -> Tensor:
@@ -145,7 +143,7 @@ def _check_columns(x: Tensor, mask: Mask) -> None:
 
 
 def _check_shapes(graph: Graph, x: Tensor, weight: Tensor | None) -> None:
-    if x.dim() != 2 or len(x) != graph.num_sources:
+    if x.dim() != 2 or x.size(0) != graph.num_sources:
         raise ParameterError(
             f"x must be a matrix of {graph.num_sources} rows, one for each source, "
             f"got shape {tuple(x.shape)}"
@@ -153,7 +151,7 @@ def _check_shapes(graph: Graph, x: Tensor, weight: Tensor | None) -> None:
     num_edges = graph.edge_index.size(1)
     if weight is not None and (
         weight.dim() != 2
-        or len(weight) != num_edges
+        or weight.size(0) != num_edges
         or weight.size(1) == 0
         or x.size(1) % weight.size(1)
     ):

@@ -1,5 +1,6 @@
 """Which backend computes, and how differentiable functions are called."""
 
+import functools
 from types import ModuleType
 from typing import Any
 
@@ -16,14 +17,33 @@ def backend(x: Tensor) -> ModuleType:
         >>> backend(torch.ones(1, dtype=torch.float16)) is reference
         True
     """
-    if x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64):
-        from gnndrop.kernels import cpu  # half a second, only for who computes
-
-        return cpu
+    if x.dtype in (torch.float32, torch.float64) and x.device.type == "cpu":
+        return _compiled_kernels()
     return reference
 
 
+@functools.cache
+def _compiled_kernels() -> ModuleType:
+    from gnndrop.kernels import cpu  # half a second, only for who computes
+
+    return cpu
+
+
+class _NoContext:
+    """Stands in for the context of a function that nobody will differentiate."""
+
+    def save_for_backward(self, *tensors: Tensor | None) -> None:
+        """Save nothing."""
+
+
 def call(function: type[torch.autograd.Function], *arguments: Any) -> Tensor:
-    """Apply a differentiable function; torch leaves it untyped."""
+    """Apply a differentiable function.
+
+    Evaluation, and a backward pass that is not itself differentiated, pay nothing for autograd:
+    they are more than half of all calls in training.
+    """
+    if not torch.is_grad_enabled():
+        plain: Tensor = function.forward(_NoContext(), *arguments)
+        return plain
     result: Tensor = function.apply(*arguments)  # type: ignore[no-untyped-call]  # untyped in torch
     return result

@@ -1,0 +1,118 @@
+"""The attention of PyG's GATConv, computed by the kernels.
+
+An `Attention` stands in for the method `edge_updater` of one layer, a `SelfLoops` for its method
+`forward`: it remembers the graph with the self-loops that the layer would add at every call.
+"""
+
+import inspect
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+import torch_geometric.nn as pyg
+from torch import Tensor, nn
+from torch_geometric.utils import add_self_loops, remove_self_loops
+
+from gnndrop.graph import Graph, Memo, plain
+from gnndrop.kernels import attention
+from gnndrop.masks import Mask
+
+ATTENTIVE = (pyg.GATConv,)
+
+
+class EdgeMasks(Protocol):
+    """What an attention asks of the propagation of its layer."""
+
+    @property
+    def edge_mask(self) -> tuple[Mask, bool, bool] | None:
+        """The mask of edges, whether it is symmetric, and whether loops are protected."""
+
+    @property
+    def is_fused(self) -> bool:
+        """Whether the layer's messages are never formed."""
+
+    def prepare(self, edge_index: Tensor, num_sources: int, num_targets: int) -> Graph:
+        """Return the graph of the messages."""
+
+
+class Attention:
+    """Stands in for `layer.edge_updater`.
+
+    Args:
+        layer: a GATConv.
+        propagation: that of the layer.
+    """
+
+    def __init__(self, layer: nn.Module, propagation: EdgeMasks) -> None:
+        self.layer: Any = layer
+        self.propagation = propagation
+        self._hooks = [getattr(layer, f"_edge_update_forward_{kind}s") for kind in _HOOKS]
+
+    def __call__(self, edge_index: Any, size: Any = None, **arguments: Any) -> Tensor:
+        """Return the attention of the edges."""
+        layer, alpha = self.layer, arguments["alpha"]
+        edge_mask = self.propagation.edge_mask
+        if edge_mask is None and not (self.propagation.is_fused and self._applies(edge_index, arguments)):
+            general: Tensor = type(layer).edge_updater(layer, edge_index, size=size, **arguments)
+            return general
+        source, target = alpha
+        graph = self.propagation.prepare(plain(edge_index), source.size(0), target.size(0))
+        shares = attention(graph, source, target, layer.negative_slope, *(edge_mask or ()))
+        return F.dropout(shares, layer.dropout, layer.training) if layer.dropout else shares
+
+    def _applies(self, edge_index: Any, arguments: dict[str, Any]) -> bool:
+        """Whether the scores follow from the two ends of an edge alone, and nobody looks on."""
+        ends = arguments.get("alpha", (None, None))
+        return (
+            arguments.get("edge_attr") is None
+            and isinstance(edge_index, Tensor)
+            and edge_index.layout == torch.strided
+            and not any(self._hooks)
+            and not torch.compiler.is_compiling()
+            and all(isinstance(end, Tensor) and end.dim() == 2 for end in ends)
+        )
+
+
+class SelfLoops:
+    """Stands in for `layer.forward` of a GATConv.
+
+    Args:
+        layer: the layer.
+    """
+
+    def __init__(self, layer: nn.Module) -> None:
+        self.layer: Any = layer
+        self.__signature__ = inspect.signature(layer.forward)
+        self._prepare = Memo(_looped)
+
+    def __call__(self, x: Any, edge_index: Any, *args: Any, **kwargs: Any) -> Any:
+        """Call the layer with the self-loops in place."""
+        layer = self.layer
+        is_ours = (
+            layer.add_self_loops
+            and isinstance(x, Tensor)
+            and isinstance(edge_index, Tensor)
+            and edge_index.layout == torch.strided
+            and not args
+            and kwargs.keys() <= {"return_attention_weights"}
+            and not torch.compiler.is_compiling()
+        )
+        if not is_ours:
+            return type(layer).forward(layer, x, edge_index, *args, **kwargs)
+        layer.__dict__["add_self_loops"] = False
+        try:
+            looped = self._prepare(edge_index, x.size(0))
+            return type(layer).forward(layer, x, looped, **kwargs)
+        finally:
+            layer.__dict__["add_self_loops"] = True
+
+
+_HOOKS = ("pre_hook", "hook")
+
+
+def _looped(edge_index: Tensor, num_nodes: int) -> Tensor:
+    """Replace all self-loops by one for each node, as GATConv does."""
+    edges, _ = remove_self_loops(edge_index)
+    looped: Tensor
+    looped, _ = add_self_loops(edges, num_nodes=num_nodes)
+    return looped
