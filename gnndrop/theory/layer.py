@@ -11,9 +11,11 @@ from torch import Tensor
 
 from gnndrop.errors import ParameterError
 from gnndrop.graph import Graph
-from gnndrop.masks import inverse_scale
 from gnndrop.operators import EdgeOperator, Operator
+from gnndrop.operators._base import COLUMN_AXES
 
+# What can be an axis of the layers of `gnndrop.theory.linear`.
+AXES = {"node", "edge", "layer", "in", "block"} | COLUMN_AXES
 ALWAYS = -1  # the coin of a protected term, which is never dropped nor rescaled
 
 
@@ -36,16 +38,20 @@ def coins(operator: Operator, graph: Graph, channels: int) -> Tensor:
         >>> coins(DropNode(), Graph(torch.tensor([[0, 0, 1], [1, 2, 2]])), 2).tolist()
         [[0, 0], [0, 0], [2, 2]]
     """
-    if not operator.axes or not {"node", "edge", "channel"}.issuperset(operator.axes):
+    if not operator.axes or not AXES.issuperset(operator.axes):
         raise ParameterError(
-            f"the axes must be among node, edge and channel, got {operator.axes} of {operator.name}"
+            "the axes must be among node, edge and channel, or stand for one of them, "
+            f"got {operator.axes} of {operator.name}"
         )
     rows = torch.zeros_like(graph.source)
-    if "node" in operator.axes:
-        rows = graph.source
+    if "node" in operator.axes:  # a branch has its own node's coin, a message that of its source
+        rows = graph.target if operator.site == "paths" else graph.source
     elif "edge" in operator.axes:
         rows = torch.unique(_edge_identity(operator, graph), return_inverse=True)[1]
-    columns = torch.arange(channels) if "channel" in operator.axes else torch.zeros(channels).long()
+    has_columns = not COLUMN_AXES.isdisjoint(operator.axes)
+    columns = torch.arange(channels) if has_columns else torch.zeros(channels).long()
+    if "block" in operator.axes:
+        columns = torch.arange(channels) * operator.options["blocks"] // channels
     numbers = rows[:, None] * channels + columns
     if isinstance(operator, EdgeOperator) and operator.protect_self_loops:
         numbers[graph.is_loop] = ALWAYS
@@ -67,8 +73,8 @@ def moments(operator: Operator) -> tuple[float, float]:
         >>> moments(Dropout(p=0.5))
         (1.0, 1.0)
     """
-    scale = inverse_scale(operator.p) if operator.rescale == "inverse" else 1.0
-    return scale * (1 - operator.p), scale**2 * operator.p * (1 - operator.p)
+    mean, variance, _ = operator.factor_cumulants
+    return mean, variance
 
 
 def _terms(operator: Operator, graph: Graph, weight: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -155,8 +161,7 @@ def product_variance(operator: Operator, graph: Graph, weight: Tensor, x: Tensor
     """
     covariance = output_covariance(operator, graph, weight, x)
     squares = _terms(operator, graph, weight, x)[0].flatten(1) ** 2
-    p, variance = operator.p, moments(operator)[1]
-    fourth_cumulant = variance**2 * (1 / max(p * (1 - p), 1e-300) - 6)
+    _, _, fourth_cumulant = operator.factor_cumulants
     diagonal = covariance.diagonal()
     return fourth_cumulant * squares.T @ squares + torch.outer(diagonal, diagonal) + covariance**2
 

@@ -1,0 +1,90 @@
+"""The figure of `gnndrop check --plot`; the only file that imports matplotlib, an extra."""
+
+import os
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gnndrop.errors import ParameterError
+
+if TYPE_CHECKING:
+    from gnndrop.theory.measurement import Measurement
+
+FORMATS = (".png", ".svg", ".pdf")
+COLUMNS = 4
+ENTRIES = 4  # of a quantity, that a panel shows
+
+
+def check_place(path: Path) -> None:
+    """Make sure that a figure can be drawn there, before anything is measured.
+
+    Raises:
+        ParameterError: if matplotlib is not installed, the format unknown or the folder missing.
+    """
+    if find_spec("matplotlib") is None:
+        raise ParameterError(
+            "--plot needs matplotlib, which is not installed; pip install 'gnndrop[plot]'"
+        )
+    if path.suffix not in FORMATS:
+        raise ParameterError(f"--plot needs a file of {', '.join(FORMATS)}, got {path}")
+    if not path.parent.is_dir():
+        raise ParameterError(f"--plot needs a folder that exists, got {path.parent}")
+
+
+def draw(path: Path, measured: "Sequence[tuple[str, Measurement]]") -> None:
+    """Draw theory (lines) and measurements (bars as long as the bound) over the rate.
+
+    The file is replaced atomically.
+
+    Raises:
+        ParameterError: if the file cannot be written.
+    """
+    from matplotlib.figure import Figure  # not pyplot: it keeps figures alive, and opens windows
+
+    panels: dict[tuple[str, str], list[Measurement]] = {}
+    for subject, one in measured:
+        panels.setdefault((subject, one.quantity), []).append(one)
+    rows = max(1, -(-len(panels) // COLUMNS))
+    figure = Figure(figsize=(3.4 * COLUMNS, 2.6 * rows + 0.6), layout="constrained")
+    figure.suptitle("Theory (lines) and measurement (bars: the bound on its error) over the rate p")
+    axes = figure.subplots(rows, COLUMNS, squeeze=False).flatten()
+    for axis, ((subject, quantity), series) in zip(axes, panels.items(), strict=False):
+        _panel(axis, f"{subject}\n{quantity}", series)
+    for axis in axes[len(panels) :]:
+        axis.set_axis_off()
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        figure.savefig(part, format=path.suffix[1:], dpi=110)
+        part.replace(path)
+    except OSError as error:
+        raise ParameterError(f"--plot must be writable, got: {error.strerror}") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _panel(axis: Any, title: str, series: "list[Measurement]") -> None:
+    """Draw a quantity; the n-th measurements of all rates are of one case."""
+    axis.set_title(title, fontsize=8)
+    axis.tick_params(labelsize=7)
+    by_rate: dict[float, list[Measurement]] = {}
+    for one in series:
+        by_rate.setdefault(one.p, []).append(one)
+    rates = sorted(by_rate)
+    for case in zip(*(by_rate[p] for p in rates), strict=True):
+        for entry in _entries(case[-1].theory):
+            theory = [one.theory[entry] for one in case]
+            measured = [one.measured[entry] for one in case]
+            bound = [one.bound[entry] for one in case]
+            (line,) = axis.plot(rates, theory, linewidth=1)
+            axis.errorbar(
+                rates, measured, bound, fmt=".", markersize=3, linewidth=0.8, color=line.get_color()
+            )
+
+
+def _entries(theory: Sequence[float]) -> list[int]:
+    """Return a few entries whose theory differs: the least, the greatest and some between."""
+    by_value = {round(value, 9): entry for entry, value in enumerate(theory)}
+    order = [by_value[value] for value in sorted(by_value)]
+    count = min(ENTRIES, len(order))
+    return [order[k * (len(order) - 1) // max(count - 1, 1)] for k in range(count)]
