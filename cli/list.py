@@ -19,7 +19,7 @@ class Kind(StrEnum):
 
 
 FACTS = {
-    Kind.OPERATORS: ("site", "axes"),
+    Kind.OPERATORS: ("site", "axes", "presets"),
     Kind.DATASETS: (
         *("nodes", "edges", "features", "classes", "homophily", "splits", "metric"),
         *("is_offline", "is_here", "bytes", "files", "note", "licence"),

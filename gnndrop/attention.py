@@ -13,23 +13,46 @@ import torch_geometric.nn as pyg
 from torch import Tensor, nn
 from torch_geometric.utils import add_self_loops, remove_self_loops
 
+from gnndrop.compilation import eager
 from gnndrop.graph import Graph, Memo, plain
-from gnndrop.kernels import attention
+from gnndrop.kernels import attention, masked_multiply
 from gnndrop.masks import Mask
 
 ATTENTIVE = (pyg.GATConv,)
+
+
+class AttentionSource(Protocol):
+    """What masks the attention of a layer."""
+
+    @property
+    def is_active(self) -> bool:
+        """Whether it would mask anything now."""
+
+    @property
+    def before_softmax(self) -> bool:
+        """Whether the shares of the kept edges sum to one again."""
+
+    def attention_mask(self) -> Mask:
+        """Return the mask of this call by edge and head."""
 
 
 class EdgeMasks(Protocol):
     """What an attention asks of the propagation of its layer."""
 
     @property
-    def edge_mask(self) -> tuple[Mask, bool, bool] | None:
-        """The mask of edges, whether it is symmetric, and whether loops are protected."""
+    def edge_mask(self) -> tuple[Mask, bool, bool, Tensor | None] | None:
+        """The mask of edges, whether it is symmetric, whether loops are protected; what is chosen.
+
+        No edges are chosen where the attention is computed here.
+        """
 
     @property
     def is_fused(self) -> bool:
         """Whether the layer's messages are never formed."""
+
+    @property
+    def attention_sources(self) -> list[AttentionSource]:
+        """What masks the attention."""
 
     def prepare(self, edge_index: Tensor, num_sources: int, num_targets: int) -> Graph:
         """Return the graph of the messages."""
@@ -48,17 +71,34 @@ class Attention:
         self.propagation = propagation
         self._hooks = [getattr(layer, f"_edge_update_forward_{kind}s") for kind in _HOOKS]
 
+    @eager
     def __call__(self, edge_index: Any, size: Any = None, **arguments: Any) -> Tensor:
         """Return the attention of the edges."""
         layer, alpha = self.layer, arguments["alpha"]
         edge_mask = self.propagation.edge_mask
-        if edge_mask is None and not (self.propagation.is_fused and self._applies(edge_index, arguments)):
+        if edge_mask is None and not (
+            self.propagation.is_fused and self._applies(edge_index, arguments)
+        ):
             general: Tensor = type(layer).edge_updater(layer, edge_index, size=size, **arguments)
             return general
         source, target = alpha
         graph = self.propagation.prepare(plain(edge_index), source.size(0), target.size(0))
-        shares = attention(graph, source, target, layer.negative_slope, *(edge_mask or ()))
-        return F.dropout(shares, layer.dropout, layer.training) if layer.dropout else shares
+        masks = (edge_mask or ())[:3]
+        for dropping in self._sources:
+            if dropping.before_softmax:
+                masks = (dropping.attention_mask(), False, False)
+        shares = attention(graph, source, target, layer.negative_slope, *masks)
+        if layer.dropout:
+            shares = F.dropout(shares, layer.dropout, layer.training)
+        for dropping in self._sources:
+            if not dropping.before_softmax:
+                mask = dropping.attention_mask()
+                shares = masked_multiply(shares, mask, graph.directed_coordinates)
+        return shares
+
+    @property
+    def _sources(self) -> list[AttentionSource]:
+        return [source for source in self.propagation.attention_sources if source.is_active]
 
     def _applies(self, edge_index: Any, arguments: dict[str, Any]) -> bool:
         """Whether the scores follow from the two ends of an edge alone, and nobody looks on."""
@@ -67,8 +107,8 @@ class Attention:
             arguments.get("edge_attr") is None
             and isinstance(edge_index, Tensor)
             and edge_index.layout == torch.strided
-            and not any(self._hooks)
-            and not torch.compiler.is_compiling()
+            # Those of our own site, which acts here; two masks before a softmax are not one.
+            and sum(map(len, self._hooks)) == len(self.propagation.attention_sources) <= 1
             and all(isinstance(end, Tensor) and end.dim() == 2 for end in ends)
         )
 
@@ -85,6 +125,7 @@ class SelfLoops:
         self.__signature__ = inspect.signature(layer.forward)
         self._prepare = Memo(_looped)
 
+    @eager
     def __call__(self, x: Any, edge_index: Any, *args: Any, **kwargs: Any) -> Any:
         """Call the layer with the self-loops in place."""
         layer = self.layer
@@ -95,7 +136,6 @@ class SelfLoops:
             and edge_index.layout == torch.strided
             and not args
             and kwargs.keys() <= {"return_attention_weights"}
-            and not torch.compiler.is_compiling()
         )
         if not is_ours:
             return type(layer).forward(layer, x, edge_index, *args, **kwargs)

@@ -103,6 +103,14 @@ class _Network(nn.Module):
             Linear(width, hidden_channels) for width in widths[:-1] if residual
         )
 
+    @property
+    def residual_branches(self) -> list[nn.Module]:
+        """The modules at whose outputs residual branches are dropped; none without shortcuts.
+
+        A ReLU stands between them and the sum, which a factor of 0 or more passes through.
+        """
+        return list(self.norms) if len(self.skips) else []
+
     def hidden_layer(self, in_channels: int, out_channels: int) -> nn.Module:
         """Build a hidden layer."""
         raise NotImplementedError

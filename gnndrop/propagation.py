@@ -9,6 +9,7 @@ normalization both keep the whole graph's structure, and count the degrees of th
 """
 
 import inspect
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
@@ -20,7 +21,8 @@ from torch_geometric import EdgeIndex
 from torch_geometric.nn.conv.gcn_conv import gcn_norm
 from torch_geometric.utils import add_remaining_self_loops
 
-from gnndrop.attention import ATTENTIVE, Attention, SelfLoops
+from gnndrop.attention import ATTENTIVE, Attention, AttentionSource, SelfLoops
+from gnndrop.compilation import eager
 from gnndrop.graph import Graph, Memo, plain
 from gnndrop.kernels import Kept, aggregate, aggregate_kept
 from gnndrop.masks import Mask
@@ -50,7 +52,10 @@ class MaskSource(Protocol):
         """Whether it would mask anything now."""
 
     def message_mask(self, graph: Graph) -> tuple[Mask | None, Tensor | None]:
-        """Return the mask of this call by edge and channel, or the factors of whole edges."""
+        """Return the mask of this call by edge and channel, or the factors of whole edges.
+
+        There may be factors for blocks of channels, one for each column.
+        """
 
 
 class EdgeMask(NamedTuple):
@@ -60,11 +65,24 @@ class EdgeMask(NamedTuple):
         mask: by edge.
         symmetric: whether both directions of an edge share their coins.
         protect_self_loops: keep, and do not scale, the edges from a node to itself.
+        chosen: boolean of shape (E,), which edges to keep, in the place of the mask's coins.
     """
 
     mask: Mask
     symmetric: bool
     protect_self_loops: bool
+    chosen: Tensor | None = None
+
+    def looped(self, edge_index: Tensor, num_nodes: int) -> "EdgeMask":
+        """Return the mask of a graph whose loops gave way to one of each node, at its end.
+
+        Such a loop is always kept: one that was dropped would be added again.
+        """
+        chosen = self.chosen
+        if chosen is not None:
+            is_edge = edge_index[0] != edge_index[1]
+            chosen = torch.cat([chosen[is_edge], chosen.new_ones(num_nodes)])
+        return self._replace(protect_self_loops=True, chosen=chosen)
 
 
 class Propagation:
@@ -77,11 +95,14 @@ class Propagation:
     def __init__(self, layer: nn.Module) -> None:
         self.layer: Any = layer
         self.sources: list[MaskSource] = []
+        self.attention_sources: list[AttentionSource] = []
         self.users = self.accelerations = 0
         self.prepare = Memo(Graph)
         self._hooks = [getattr(layer, f"_{kind}_hooks") for kind in _HOOKS]
+        self.edge_mask: EdgeMask | None = None
         self.forget()
 
+    @eager
     def __call__(self, edge_index: Any, size: Any = None, **arguments: Any) -> Tensor:
         """Aggregate the messages of the layer."""
         if self.edge_mask is not None and not isinstance(self.layer, ATTENTIVE):
@@ -99,7 +120,8 @@ class Propagation:
         for source in self.sources:
             mask, factor = source.message_mask(graph)
             if factor is not None:
-                weight = _multiply(weight, factor.to(x_source.dtype))
+                width = x_source[0].numel() if len(x_source) else factor.size(-1)
+                weight = _multiply(weight, factor.to(x_source.dtype), width)
         out = aggregate(graph, x_source.flatten(1), weight, mask)
         if self.layer.aggr == "mean":
             out = out / graph.by_target.pointer.diff().clamp(min=1).to(out.dtype)[:, None]
@@ -121,7 +143,7 @@ class Propagation:
         is_normalized = isinstance(layer, NORMALIZING) and layer.normalize
         possible = (
             self._is_weighted_sum
-            and not self.sources
+            and not (self.sources or self.attention_sources)
             and self._has_known_factors(arguments)
             and isinstance(edge_index, Tensor)
             and edge_index.layout == torch.strided
@@ -134,6 +156,7 @@ class Propagation:
             and (weight is None or (_is_factor(weight, edge_index, x) and not weight.requires_grad))
             # A layer that adds loops must not lose them, nor bring back a heavier one.
             and (edge_mask.protect_self_loops or not _adds_loops(layer, weight))
+            and (edge_mask.chosen is None or not _hides_edges(layer))
         )
         if possible and isinstance(layer, ATTENTIVE) and layer.add_self_loops:
             edge_mask = edge_mask._replace(protect_self_loops=True)  # it would add them again
@@ -150,7 +173,7 @@ class Propagation:
 
     def forget(self) -> None:
         """End what `drop` began."""
-        self.edge_mask: EdgeMask | None = None
+        self.edge_mask = None
         self.normalizes = False
         self._kept: Kept | None = None
 
@@ -161,12 +184,13 @@ class Propagation:
         weight = arguments.get("edge_weight")
         if self._kept is None or self._kept.dtype != x.dtype:  # steps of one call share it
             graph = self.prepare(plain(edge_index), len(x), num_targets)
-            self._kept = Kept(graph, *edge_mask, weight=weight, dtype=x.dtype)
+            mask, symmetric, protected, chosen = edge_mask
+            self._kept = Kept(graph, mask, symmetric, protected, weight, x.dtype, chosen)
         kept, left, right = self._kept, None, None
         if self.normalizes:
-            left = right = kept.degree.pow(-0.5).masked_fill(kept.degree == 0, 0)
+            left = right = kept.inverse_degree(is_root=True)
         elif self.layer.aggr == "mean":
-            left = kept.counts.clamp(min=1).to(x.dtype).reciprocal()
+            left = kept.inverse_degree(is_root=False)
         return aggregate_kept(kept, x, left, right)
 
     @property
@@ -179,7 +203,6 @@ class Propagation:
             and layer.flow == "source_to_target"
             and layer.decomposed_layers == 1
             and not layer.explain
-            and not torch.compiler.is_compiling()
             and hooks == 2 * len(self.sources) <= 2  # those of our own site, at most one
         )
 
@@ -194,7 +217,12 @@ class Propagation:
 
         Unless `accelerate` asked for them.
         """
-        return self.accelerations > 0 or any(source.is_active for source in self.sources)
+        return (
+            self.accelerations > 0
+            or self.edge_mask is not None
+            or any(source.is_active for source in self.sources)
+            or any(source.is_active for source in self.attention_sources)
+        )
 
     def _applies(self, edge_index: Any, size: Any, arguments: dict[str, Any]) -> bool:
         layer = self.layer
@@ -228,6 +256,7 @@ class Normalization:
         self._normalize = Memo(gcn_norm)
         self._add_loops = Memo(add_remaining_self_loops)
 
+    @eager
     def __call__(self, x: Tensor, edge_index: Any, edge_weight: Tensor | None = None) -> Tensor:
         """Call the layer with the normalized graph in the place of its own cache."""
         layer = self.layer
@@ -238,28 +267,36 @@ class Normalization:
             and isinstance(edge_index, Tensor)
             and edge_index.layout == torch.strided
             and (edge_weight is None or not edge_weight.requires_grad)
-            and not torch.compiler.is_compiling()
         )
+        if not is_ours:
+            general: Tensor = type(layer).forward(layer, x, edge_index, edge_weight)
+            return general
+        propagation = layer.__dict__.get("propagate")
+        if isinstance(propagation, Propagation) and propagation.edge_mask is not None:
+            graph = self._looped(propagation, x, edge_index, edge_weight)
+        else:
+            improved = getattr(layer, "improved", False)
+            rest = improved, layer.add_self_loops, layer.flow, x.dtype
+            graph = self._normalize(edge_index, edge_weight, x.size(layer.node_dim), *rest)
+        if isinstance(layer, pyg.GCNConv):
+            return self._convolve(x, *graph)
         state = layer.__dict__  # the attribute itself: a module looks at what is set on it
-        propagation = state.get("propagate")
-        if is_ours and isinstance(propagation, Propagation) and propagation.edge_mask is not None:
-            state["_cached_edge_index"] = self._looped(propagation, x, edge_index, edge_weight)
-        elif is_ours:
-            state["_cached_edge_index"] = self._normalize(
-                edge_index,
-                edge_weight,
-                x.size(layer.node_dim),
-                getattr(layer, "improved", False),
-                layer.add_self_loops,
-                layer.flow,
-                x.dtype,
-            )
+        state["_cached_edge_index"] = graph
         try:
             out: Tensor = type(layer).forward(layer, x, edge_index, edge_weight)
         finally:
-            if is_ours:
-                state["_cached_edge_index"] = None
+            state["_cached_edge_index"] = None
         return out
+
+    def _convolve(self, x: Tensor, edge_index: Tensor, edge_weight: Tensor | None) -> Tensor:
+        """Do what GCNConv does behind the normalization, with two arrays of the output less."""
+        layer = self.layer
+        out: Tensor = layer.propagate(edge_index, x=layer.lin(x), edge_weight=edge_weight)
+        if layer.bias is None:
+            return out
+        propagation = layer.__dict__.get("propagate")
+        is_ours_alone = isinstance(propagation, Propagation) and propagation.is_fused
+        return out.add_(layer.bias) if is_ours_alone else out + layer.bias
 
     def _looped(
         self, propagation: Propagation, x: Tensor, edge_index: Any, edge_weight: Tensor | None
@@ -269,8 +306,7 @@ class Normalization:
         propagation.normalizes = True
         if not layer.add_self_loops:
             return edge_index, edge_weight
-        # A loop that was dropped would be added again.
-        propagation.edge_mask = edge_mask and edge_mask._replace(protect_self_loops=True)
+        propagation.edge_mask = edge_mask and edge_mask.looped(edge_index, x.size(layer.node_dim))
         fill = 2.0 if getattr(layer, "improved", False) else 1.0
         looped: tuple[Tensor, Tensor | None] = self._add_loops(
             edge_index, edge_weight, fill, x.size(layer.node_dim)
@@ -385,7 +421,18 @@ def _adds_loops(layer: Any, weight: Tensor | None) -> bool:
     )
 
 
-def _multiply(weight: Tensor | None, factor: Tensor) -> Tensor:
+def _hides_edges(layer: Any) -> bool:
+    """Whether the messages have other edges than the call, and not those of `EdgeMask.looped`."""
+    return isinstance(layer, ATTENTIVE) or getattr(layer, "combine_root", None) == "self_loop"
+
+
+def _multiply(weight: Tensor | None, factor: Tensor, num_channels: int) -> Tensor:
+    """Multiply the weights of heads by the factors of whole edges, or of blocks of channels."""
     if weight is None:
-        return factor
-    return weight * factor.view(-1, *[1] * (weight.dim() - 1))
+        weight = factor.new_ones(1, 1)
+    weight, factor = (one if one.dim() == 2 else one[:, None] for one in (weight, factor))
+    heads, blocks = weight.size(1), factor.size(1)
+    # As few columns as are cut at the ends of all heads and blocks; blocks may end within a head.
+    columns = math.lcm(heads, blocks) if num_channels % blocks == 0 else num_channels
+    places = torch.arange(columns, device=factor.device)
+    return weight[:, places * heads // columns] * factor[:, places * blocks // columns]

@@ -9,12 +9,14 @@ import difflib
 import importlib
 import importlib.metadata
 import inspect
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Generic, TypeVar, get_type_hints
 
 from gnndrop.errors import ParameterError, UnknownNameError
 
 Factory = TypeVar("Factory", bound=Callable[..., Any])
+Composer = TypeVar("Composer", bound=Callable[[list[Any]], Any])
 
 
 def did_you_mean(name: str, choices: list[str]) -> str:
@@ -26,6 +28,16 @@ def did_you_mean(name: str, choices: list[str]) -> str:
     """
     near = difflib.get_close_matches(name, choices, n=1)
     return f"did you mean '{near[0]}'?" if near else f"choose from {', '.join(choices)}"
+
+
+def split_spec(spec: str) -> list[str]:
+    """Split a spec of several entries, `one:key=value+other`, into theirs.
+
+    Example:
+        >>> split_spec("dropout:p=0.5+drop-edge"), split_spec("concrete-dropout:p=5e+0")
+        (['dropout:p=0.5', 'drop-edge'], ['concrete-dropout:p=5e+0'])
+    """
+    return re.split(r"\+(?!\d)", spec)  # the plus of an exponent stands before a digit
 
 
 def parse_spec(spec: str) -> tuple[str, dict[str, str]]:
@@ -84,6 +96,7 @@ class Registry(Mapping[str, Factory], Generic[Factory]):
         self.broken: dict[str, str] = {}
         self._entries: dict[str, Factory] = {}
         self._loaded = False
+        self._composers: dict[str, Callable[[list[Any]], Any]] = {}
 
     def register(self, name: str) -> Callable[[Factory], Factory]:
         """Return a decorator that declares a factory under `name`.
@@ -102,14 +115,36 @@ class Registry(Mapping[str, Factory], Generic[Factory]):
 
         return declare
 
+    def composes(self, sign: str) -> Callable[[Composer], Composer]:
+        """Return a decorator that declares what a list of entries makes, by their sign in a spec.
+
+        The sign `+` stands between entries, `/` between several values of p of one of them.
+        """
+
+        def declare(composer: Composer) -> Composer:
+            self._composers[sign] = composer
+            return composer
+
+        return declare
+
     def make(self, spec: str, **arguments: object) -> Any:
         """Build the entry that a spec string describes; `arguments` are passed on beside it.
+
+        Where it describes several, `one+other` or `one:p=0.1/0.2`, they are composed.
 
         Raises:
             UnknownNameError: if the name is unknown; the nearest one is suggested.
             ParameterError: if an option is unknown or cannot be read as its annotated type.
         """
+        self._load()
+        specs = split_spec(spec) if "+" in self._composers else [spec]
+        if len(specs) > 1:
+            return self._composers["+"]([self.make(one, **arguments) for one in specs])
         name, options = parse_spec(spec)
+        rates = options.get("p", "").split("/") if "/" in self._composers else []
+        if len(rates) > 1:
+            specs = [format_spec(name, {**options, "p": rate}) for rate in rates]
+            return self._composers["/"]([self.make(one, **arguments) for one in specs])
         factory = self[name]
         return factory(**_read_options(factory, spec, options, set(arguments)), **arguments)
 

@@ -16,19 +16,20 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch_geometric.nn import SimpleConv
 
 from gnndrop.attach import attach
 from gnndrop.errors import GnndropError, ParameterError
 from gnndrop.graph import Graph, to_csr
 from gnndrop.operators import (
     OPERATORS,
+    CompositeOperator,
     EdgeOperator,
     FeatureOperator,
     MessageOperator,
     Operator,
     make_operator,
 )
+from gnndrop.operators._base import COLUMN_AXES, ROW_AXES
 from gnndrop.theory import (
     expected_output,
     expected_two_layers,
@@ -36,14 +37,18 @@ from gnndrop.theory import (
     output_covariance,
     product_variance,
 )
+from gnndrop.theory.linear import edge_weights, linear_layer
+from gnndrop.theory.measurement import SIGMAS, Measurement
 
 RATES = (0.1, 0.3, 0.5, 0.9)
-SIGMAS = 5.5  # the worst of 250 right operators was 4.8 off: a sampled covariance has heavy tails
 SAMPLES = 1000
+ROUNDING = 1e-5  # the outputs are float32
 
 
 class ContractError(GnndropError, AssertionError):
-    """An operator that breaks the contract."""
+    """An operator that breaks the contract; `checks` holds the outcome of every clause."""
+
+    checks: "tuple[Check, ...]" = ()
 
 
 @dataclass(frozen=True)
@@ -54,11 +59,13 @@ class Check:
         clause: what must hold.
         detail: what was measured, or how it failed.
         passed: whether it held.
+        measurements: theory against measurement, where the clause is about that.
     """
 
     clause: str
     detail: str
     passed: bool
+    measurements: tuple[Measurement, ...] = ()
 
 
 def check_operator(operator: Operator | str) -> tuple[Check, ...]:
@@ -80,51 +87,85 @@ def check_operator(operator: Operator | str) -> tuple[Check, ...]:
     """
     operator = copy.deepcopy(make_operator(operator)).train()
     operator.end_pass()
-    checks = []
+    checks: list[Check] = []
+    if isinstance(operator, CompositeOperator):  # it keeps the contract where its parts do
+        for part in operator.operators:
+            checks += check_operator(part)
+        return tuple(checks)
     with torch.random.fork_rng(devices=()):  # attached, an operator draws from torch's generator
         for clause, check in _clauses(operator):
             try:
-                checks.append(Check(clause, check(operator) or "", passed=True))
+                checks.append(_judge(clause, check(operator)))
             except (AssertionError, GnndropError) as error:
                 checks.append(Check(clause, str(error), passed=False))
             except Exception as error:  # a stranger's operator may raise anything
                 checks.append(Check(clause, f"{type(error).__name__}: {error}", passed=False))
     failures = [f"{check.clause}: {check.detail}" for check in checks if not check.passed]
     if failures:
-        raise ContractError(f"{operator.name} breaks the contract: {'; '.join(failures)}")
+        broken = ContractError(f"{operator.name} breaks the contract: {'; '.join(failures)}")
+        broken.checks = tuple(checks)
+        raise broken
     return tuple(checks)
 
 
-Clause = Callable[[Operator], str | None]
+Outcome = str | tuple[Measurement, ...] | None
+Clause = Callable[[Operator], Outcome]
+
+
+def _judge(clause: str, outcome: Outcome) -> Check:
+    """Return the check of a clause that raised nothing: its measurements decide."""
+    if not isinstance(outcome, tuple):
+        return Check(clause, outcome or "", passed=True)
+    off = [one for one in outcome if not one.passed]
+    if off:
+        worst = max(off, key=lambda one: one.deviation)
+        errors = SIGMAS * worst.deviation
+        detail = f"{worst.quantity} {errors:.1f} standard errors off at p = {worst.p}"
+    else:
+        errors = SIGMAS * max((one.deviation for one in outcome), default=0.0)
+        detail = f"within {errors:.1f} standard errors"
+    return Check(clause, detail, not off, outcome)
 
 
 def _clauses(operator: Operator) -> Iterator[tuple[str, Clause]]:
     yield "its spec builds it again", _check_spec
     yield "evaluation and p = 0 are the identity to the bit", _check_identity
-    yield "seeds decide, copies agree", _check_seeds
+    stands_alone = operator.rescale != "exact"  # a layer's normalization is part of that
+    if stands_alone:
+        yield "seeds decide, copies agree", _check_seeds
     if operator.site == "none":
         return
     yield "rates outside of [0, 1] are refused", _check_refusals
-    yield "the rate is p", _check_rate
-    yield "zeros at p = 1", _check_zeros
-    yield "the inputs are not modified", _check_inputs
+    has_own_rates = isinstance(operator, EdgeOperator) and not operator.is_product
+    if operator.distribution != "bernoulli":
+        yield "the factors have the declared moments", _check_factors
+    elif not has_own_rates:
+        yield "the rate is p", _check_rate
+    if stands_alone:
+        yield "zeros at p = 1", _check_zeros
+        yield "the inputs are not modified", _check_inputs
     yield "degenerate graphs", _check_degenerate
     yield "attaching and removing leaves no trace", _check_attach
     yield "torch's seed decides in training", _check_training
     yield "every form of a graph has the same masks", _check_forms
-    if isinstance(operator, FeatureOperator | MessageOperator):
+    # Shares that sum to one again are no multiples of what they were.
+    is_renormalized = operator.site == "attention" and operator.rescale == "renormalize"
+    if isinstance(operator, FeatureOperator | MessageOperator) and not is_renormalized:
         yield "gradients are zero exactly where dropped", _check_gradients
     if isinstance(operator, FeatureOperator):
         yield "sparse features are masked like dense ones", _check_sparse
-    if isinstance(operator, EdgeOperator):
+    if isinstance(operator, EdgeOperator) and stands_alone:
         yield "kept edges are edges, with their own weights", _check_subset
         yield "self-loops stay where they are protected", _check_loops
         yield "both directions of an edge share their coin where symmetric", _check_symmetry
-    yield "masks are fresh or shared as declared", _check_share
+    if stands_alone:
+        yield "masks are fresh or shared as declared", _check_share
     measured = functools.cache(_measure)  # one sample for three clauses
-    yield "expectation", lambda operator: _worst(measured(operator), _expectation)
-    yield "covariance by the axes", lambda operator: _worst(measured(operator), _covariance)
-    yield "expectation of two layers", lambda operator: _worst(measured(operator), _two_layers)
+    clauses = [("expectation", _expectation), ("expectation of two layers", _two_layers)]
+    if operator.is_product:
+        clauses.insert(1, ("covariance by the axes", _covariance))
+    for clause, compare in clauses:
+        yield clause, functools.partial(_compare, measured, compare)
 
 
 def _with(operator: Operator, **options: object) -> Operator:
@@ -154,7 +195,22 @@ def _values(operator: Operator, rows: int = 40, columns: int = 5) -> tuple[Tenso
     if isinstance(operator, EdgeOperator):
         steps = torch.arange(rows)
         return torch.stack([steps, (steps * 7 + 1) % rows]), 1 + steps.float()
-    return (torch.ones(rows, columns),)
+    return _arguments(operator, torch.ones(rows, columns))
+
+
+def _arguments(operator: Operator, x: Tensor) -> tuple[Tensor, ...]:
+    """Return arguments for given values; where a graph is needed, it joins them two by two.
+
+    Shares of attention are of loops, each all that its node has to give; beside a layer's output
+    stands an input of zeros.
+    """
+    if getattr(operator, "needs_input", False):
+        return x, torch.zeros_like(x)
+    if not getattr(operator, "needs_graph", False):
+        return (x,)
+    if operator.site == "attention":
+        return x, torch.arange(x.size(0)).repeat(2, 1)
+    return x, torch.arange(x.size(0) // 2 * 2).view(-1, 2).T
 
 
 def _call(operator: Operator, values: tuple[Tensor, ...], seed: int) -> tuple[Tensor | None, ...]:
@@ -201,8 +257,15 @@ def _check_identity(operator: Operator) -> None:
     for case in cases:
         out = case(*values)
         out = out if isinstance(out, tuple) else (out,)
-        assert _equal(out, values), "the values changed"
+        clean = values if isinstance(case, EdgeOperator) else values[:1]
+        if _scales_in_evaluation(case):
+            clean = (values[0] * (1 - case.p),)
+        assert _equal(out, clean), "the values changed"
     assert torch.equal(torch.get_rng_state(), state), "the global generator was touched"
+
+
+def _scales_in_evaluation(operator: Operator) -> bool:
+    return operator.rescale == "eval" and not operator.training
 
 
 def _check_seeds(operator: Operator) -> None:
@@ -225,11 +288,13 @@ def _check_rate(operator: Operator) -> str:
     worst = 0.0
     for p in RATES:
         case = _with(operator, p=p)
-        by_row = {"node", "edge"} & set(operator.axes)
-        rows, columns = (20_000 if by_row else 2), (20_000 if not by_row else 3)
+        by_row = ROW_AXES & set(operator.axes)
+        by_column = COLUMN_AXES & set(operator.axes)
+        rows = 20_000 if by_row else 2
+        columns = 20_000 if by_column and not by_row else 3
         values = _values(case, rows, columns)
         kept = total = 0
-        for seed in range(3):
+        for seed in range(3 if by_row or by_column else 20_000):
             if isinstance(case, EdgeOperator):
                 kept += len(_call(case, values, seed)[0][0])  # type: ignore[index]  # edges
                 total += rows
@@ -237,9 +302,11 @@ def _check_rate(operator: Operator) -> str:
                 out = _call(case, values, seed)[0]
                 assert out is not None
                 # One entry of every coin.
-                out = out if "channel" in case.axes else out[:, :1]
+                out = out if by_column else out[:, :1]
                 out = out if by_row else out[:1]
-                kept, total = kept + int((out != 0).sum()), total + out.numel()
+                out = out[::2] if len(values) > 1 else out
+                dropped = getattr(case, "dropped_value", 0.0)
+                kept, total = kept + int((out != dropped).sum()), total + out.numel()
         error = abs(kept / total - (1 - p)) / math.sqrt(p * (1 - p) / total)
         worst = max(worst, error)
         assert error < SIGMAS, (
@@ -248,12 +315,35 @@ def _check_rate(operator: Operator) -> str:
     return f"within {worst:.1f} standard errors"
 
 
+def _check_factors(operator: Operator) -> str:
+    worst = 0.0
+    for p in RATES:
+        case = _with(operator, p=p)
+        factors = _call(case, _values(case, 20_000, 3), 0)[0]
+        assert factors is not None
+        factors = factors.detach().double()
+        mean, variance, fourth = case.factor_cumulants
+        number = factors.numel()
+        square = ((factors - mean) ** 2).mean()
+        of_mean = (factors.mean() - mean).abs() / math.sqrt(variance / number)
+        of_square = (square - variance).abs() / math.sqrt((fourth + 2 * variance**2) / number)
+        error = float(max(of_mean, of_square))
+        worst = max(worst, error)
+        assert error < SIGMAS, (
+            f"mean {factors.mean():.4f} and variance {square:.4f} at p = {p}, "
+            f"{error:.1f} standard errors off"
+        )
+    return f"within {worst:.1f} standard errors"
+
+
 def _check_zeros(operator: Operator) -> None:
     case = _with(operator, p=1.0)
-    out = _call(case, _values(case), 0)
+    values = _values(case)
+    out = _call(case, values, 0)
     assert out[0] is not None
     if isinstance(case, EdgeOperator):
-        assert out[0].size(1) == 0, "edges were kept"
+        never = not bool(case.mean_factors(values[0], int(values[0].max()) + 1).any())
+        assert out[0].size(1) == 0 or not never, "edges were kept"
     else:
         assert bool((out[0] == 0).all()), "entries were kept"
 
@@ -271,7 +361,7 @@ def _check_degenerate(operator: Operator) -> None:
     empty = torch.empty(2, 0, dtype=torch.int64)
     loops = torch.arange(4).repeat(2, 1)
     doubled = torch.tensor([[0, 0, 0, 1], [1, 1, 1, 0]])
-    for p in (0.5, 1.0):
+    for p in (0.5,) if operator.rescale == "exact" else (0.5, 1.0):
         case = _with(operator, p=p)
         for edge_index in (empty, loops, doubled):
             weight = torch.ones(edge_index.size(1))
@@ -286,7 +376,7 @@ def _check_degenerate(operator: Operator) -> None:
 def _layer_output(
     operator: Operator, x: Tensor, edges: Tensor, weight: Tensor | None, seed: int = 3
 ) -> Tensor:
-    layer = SimpleConv(aggr="sum")
+    layer = linear_layer(operator, x.size(1))
     with attach(layer, copy.deepcopy(operator)) as handle:
         handle.operator.start_pass(seed)
         out: Tensor = layer(x, edges, weight)
@@ -295,8 +385,10 @@ def _layer_output(
 
 def _check_attach(operator: Operator) -> None:
     edge_index, weight, x = _graph()
-    layer = SimpleConv(aggr="sum")
-    before = layer(x, edge_index, weight)
+    layer = linear_layer(operator, x.size(1))
+    before = in_evaluation = layer(x, edge_index, weight)
+    if operator.rescale == "eval":
+        in_evaluation = layer(0.5 * x, edge_index, weight)
     names = set(layer.__dict__), set(layer.state_dict())
     try:
         with attach(layer, _with(operator, p=0.0)):
@@ -309,9 +401,11 @@ def _check_attach(operator: Operator) -> None:
             for value, clone, version in values:
                 assert torch.equal(value, clone), "an input of the layer was written to"
                 assert value._version == version, "an input of the layer was written to"
-            assert set(layer.state_dict()) == names[1], "the state of the model grew"
+            grown = set(layer.state_dict()) - names[1]
+            assert len(grown) == len(operator.state_dict()), "the state of the model grew"
             layer.eval()
-            assert torch.equal(layer(x, edge_index, weight), before), "evaluation is not clean"
+            out = layer(x, edge_index, weight)
+            assert torch.equal(out, in_evaluation), "evaluation is not clean"
             raise KeyError("a user's mistake")
     except KeyError:
         layer.train()
@@ -321,7 +415,7 @@ def _check_attach(operator: Operator) -> None:
 
 def _check_training(operator: Operator) -> None:
     edge_index, weight, x = _graph()
-    layer = SimpleConv(aggr="sum")
+    layer = linear_layer(operator, x.size(1))
     with attach(layer, _with(operator, p=0.5)):
         runs = []
         for _ in range(2):
@@ -347,32 +441,40 @@ def _check_forms(operator: Operator) -> None:
 
 def _check_gradients(operator: Operator) -> None:
     x = (1 + torch.rand(30, 4, generator=torch.Generator().manual_seed(0))).requires_grad_()
-    out = _call(operator, (x,), 2)[0]
+    out = _call(operator, _arguments(operator, x), 2)[0]
     assert out is not None
     out.sum().backward()  # type: ignore[no-untyped-call]  # untyped in torch
     assert x.grad is not None
-    assert torch.equal(x.grad == 0, out == 0), "a gradient disagrees with its mask"
-    assert torch.allclose(x.grad * x, out), "the gradient is not that of the kept entries"
+    dropped = out == getattr(operator, "dropped_value", 0.0)
+    assert torch.equal(x.grad == 0, dropped), "a gradient disagrees with its mask"
+    if getattr(operator, "keeps_zeros", True):
+        assert torch.allclose(x.grad * x, out), "the gradient is not that of the kept entries"
 
 
 def _check_sparse(operator: Operator) -> None:
     generator = torch.Generator().manual_seed(0)
     x = torch.rand(50, 20, generator=generator) * (torch.rand(50, 20, generator=generator) < 0.1)
     sparse = to_csr(x)
-    out, dense = _call(operator, (sparse,), 4)[0], _call(operator, (x,), 4)[0]
+    out = _call(operator, (sparse, *_arguments(operator, x)[1:]), 4)[0]
+    dense = _call(operator, _arguments(operator, x), 4)[0]
     assert out is not None
     assert dense is not None
-    assert out.layout == torch.sparse_csr, f"the layout became {out.layout}"
-    assert torch.equal(out.col_indices(), sparse.col_indices()), "the pattern changed"
-    assert torch.equal(out.to_dense(), dense), "the sparse mask is another one"
+    keeps_zeros = getattr(operator, "keeps_zeros", True)
+    expected = torch.sparse_csr if keeps_zeros else torch.strided
+    assert out.layout == expected, f"the layout became {out.layout}"
+    if keeps_zeros:
+        assert torch.equal(out.col_indices(), sparse.col_indices()), "the pattern changed"
+    same = torch.equal if operator.distribution == "bernoulli" else torch.allclose
+    assert same(out.to_dense(), dense), "the sparse mask is another one"
 
 
 def _check_subset(operator: Operator) -> None:
     operator = _with(operator, p=0.5)
+    assert isinstance(operator, EdgeOperator)
     edge_index, _, _ = _graph()
     # Weights that tell the edges apart, also when doubled.
     weight = (1 + torch.arange(edge_index.size(1)) / 100).requires_grad_()
-    protected = (edge_index[0] == edge_index[1]) & operator.options["protect_self_loops"]
+    protected = (edge_index[0] == edge_index[1]) & operator.protect_self_loops
     scale = torch.where(protected | (operator.rescale != "inverse"), 1.0, 2.0)
     for seed in range(5):
         kept, kept_weight = _call(operator, (edge_index, weight), seed)
@@ -400,11 +502,12 @@ def _check_subset(operator: Operator) -> None:
 
 
 def _check_loops(operator: Operator) -> None:
+    assert isinstance(operator, EdgeOperator)
     loops, weight = torch.arange(20).repeat(2, 1), 1 + torch.arange(20.0)
     for p in (0.5, 1.0):
         kept, kept_weight = _call(_with(operator, p=p), (loops, weight), 0)
         assert kept is not None
-        if operator.options["protect_self_loops"]:
+        if operator.protect_self_loops:
             assert torch.equal(kept, loops), f"{20 - kept.size(1)} of 20 were dropped at p = {p}"
             assert _equal((kept_weight,), (weight,)), "a protected one was rescaled"
         else:
@@ -417,8 +520,9 @@ def _pairs(edge_index: Tensor) -> Tensor:
 
 def _check_symmetry(operator: Operator) -> None:
     operator = _with(operator, p=0.5)
+    assert isinstance(operator, EdgeOperator)
     edge_index, _, _ = _undirected()
-    symmetric = operator.options.get("symmetric") is not False
+    symmetric = operator.is_symmetric(Graph(edge_index))
     differs = False
     for seed in range(20):
         kept = _call(operator, (edge_index,), seed)[0]
@@ -447,58 +551,108 @@ def _measure(operator: Operator) -> list[_Measured]:
         for edge_index, weight, x in (_graph(), _undirected()):
             outputs = _outputs(case, edge_index, weight, x)
             graph = Graph(edge_index, len(x))
-            measured.append(_Measured(case, graph, weight.double(), x.double(), *outputs))
+            weight = edge_weights(case, graph, weight.double())
+            measured.append(_Measured(case, graph, weight, x.double(), *outputs))
     return measured
 
 
 def _outputs(operator: Operator, edge_index: Tensor, weight: Tensor, x: Tensor) -> list[Tensor]:
-    model = torch.nn.ModuleList(SimpleConv(aggr="sum") for _ in range(2))
+    model = torch.nn.ModuleList(linear_layer(operator, x.size(1)) for _ in range(2))
     outputs = []
     with attach(model, copy.deepcopy(operator)) as handle:
         for seed in range(SAMPLES):
             handle.operator.start_pass(seed)
             first = model[0](x, edge_index, weight)
-            outputs.append((first, model[1](first, edge_index, weight)))
+            second = model[1](first, edge_index, weight)
+            outputs.append((first.detach(), second.detach()))
             handle.operator.end_pass()
     return [torch.stack(layer).double() for layer in zip(*outputs, strict=True)]
 
 
-def _worst(measured: list[_Measured], deviations: Callable[[_Measured], Tensor]) -> str:
-    """Return the largest deviation, in standard errors, over rates and graphs."""
-    worst = 0.0
-    for case in measured:
-        deviation = float(deviations(case).max())
-        assert deviation < SIGMAS, f"{deviation:.1f} standard errors off at p = {case.operator.p}"
-        worst = max(worst, deviation)
-    return f"within {worst:.1f} standard errors"
+def _compare(
+    measure: Callable[[Operator], list[_Measured]],
+    compare: Callable[[_Measured], Iterator[Measurement]],
+    operator: Operator,
+) -> tuple[Measurement, ...]:
+    """Compare theory and measurement over rates and graphs."""
+    return tuple(one for case in measure(operator) for one in compare(case))
 
 
-def _standardized(difference: Tensor, variance: Tensor) -> Tensor:
-    beyond_rounding = (difference.abs() - 1e-5).clamp(min=0)  # the outputs are float32
-    return beyond_rounding / (variance.clamp(min=1e-12) / SAMPLES).sqrt()
+def _standard_error(variance: Tensor) -> Tensor:
+    return (variance.clamp(min=1e-12) / SAMPLES).sqrt()
 
 
-def _expectation(case: _Measured) -> Tensor:
-    if case.operator.is_unbiased:
-        mean = moments(case.operator)[0]
-        assert math.isclose(mean, 1), f"declared unbiased, but the mean factor is {mean}"
+def _expectation(case: _Measured) -> Iterator[Measurement]:
+    if case.operator.is_unbiased and case.operator.is_product:
+        factor = moments(case.operator)[0]
+        assert math.isclose(factor, 1), f"declared unbiased, but the mean factor is {factor}"
     layer = case.operator, case.graph, case.weight, case.x
-    difference = case.one_layer.mean(0) - expected_output(*layer)
-    return _standardized(difference, output_covariance(*layer).diagonal().view_as(difference))
+    mean = case.one_layer.mean(0)
+    if case.operator.is_product:
+        expected = expected_output(*layer)
+        error = _standard_error(output_covariance(*layer).diagonal().view_as(expected))
+    elif case.operator.p > 0.5:  # too few samples are left to tell their standard error
+        return
+    else:
+        expected = _by_declared_means(case, case.x)
+        error = _standard_error(case.one_layer.var(0))
+    yield Measurement.of("mean", case.operator.p, expected, mean, error, ROUNDING)
 
 
-def _covariance(case: _Measured) -> Tensor:
+def _by_declared_means(case: _Measured, x: Tensor) -> Tensor:
+    """Return the expectation of the layer's output from the means that the operator says."""
+    operator: Any = case.operator
+    graph = case.graph
+    assert hasattr(operator, "mean_factors"), "an operator that is no product declares its means"
+    if isinstance(operator, EdgeOperator):
+        factors = operator.mean_factors(graph.edge_index, graph.num_sources, case.x)
+    else:
+        factors = operator.mean_factors(graph.edge_index, graph.num_sources)
+        factors = factors[graph.target if operator.site == "attention" else graph.source]
+    messages = (case.weight * factors)[:, None] * x[graph.source]
+    clean = getattr(operator, "input_factor", 0.0) * x
+    return clean.index_add_(0, graph.target, messages)
+
+
+def _covariance(case: _Measured) -> Iterator[Measurement]:
     layer = case.operator, case.graph, case.weight, case.x
     centred = (case.one_layer - expected_output(*layer)).flatten(1)
     measured = centred.T @ centred / len(centred)
-    return _standardized(measured - output_covariance(*layer), product_variance(*layer))
+    expected, error = output_covariance(*layer), _standard_error(product_variance(*layer))
+    for quantity, entries in _kinds_of_pairs(*case.x.shape).items():
+        values = expected[entries], measured[entries], error[entries]
+        yield Measurement.of(quantity, case.operator.p, *values, ROUNDING)
 
 
-def _two_layers(case: _Measured) -> Tensor:
+def _kinds_of_pairs(nodes: int, channels: int) -> dict[str, Tensor]:
+    """Return, by name, which entries of the outputs' covariance tell the same thing."""
+    outputs = torch.arange(nodes * channels)
+    node, channel = outputs // channels, outputs % channels
+    same_node, same_channel = node[:, None] == node, channel[:, None] == channel
+    return {
+        "variance": same_node & same_channel,
+        "covariance of channels": same_node & ~same_channel,
+        "covariance of nodes": ~same_node & same_channel,
+        "covariance of both": ~same_node & ~same_channel,
+    }
+
+
+def _two_layers(case: _Measured) -> Iterator[Measurement]:
     if case.operator.p > 0.5:  # so few paths survive two layers that they tell no standard error
-        return torch.zeros(1)
-    expected = expected_two_layers(case.operator, case.graph, case.weight, case.x)
-    return _standardized(case.two_layers.mean(0) - expected, case.two_layers.var(0))
+        return
+    operator, layer = case.operator, (case.graph, case.weight)
+    if operator.options.get("input_only"):
+        first = expected_output(operator, *layer, case.x)
+        expected = expected_output(_with(operator, p=0.0), *layer, first)
+    elif operator.is_product:
+        expected = expected_two_layers(operator, *layer, case.x)
+    elif operator.share == "layer":
+        expected = _by_declared_means(case, _by_declared_means(case, case.x))
+    else:  # what two layers share, such an operator does not declare
+        return
+    error = _standard_error(case.two_layers.var(0))
+    mean = case.two_layers.mean(0)
+    yield Measurement.of("mean of two layers", case.operator.p, expected, mean, error, ROUNDING)
 
 
 def _check_share(operator: Operator) -> None:

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,7 @@ from gnndrop.config import TrainConfig
 from gnndrop.errors import DivergedError, ParameterError
 from gnndrop.graph import to_csr
 from gnndrop.metrics import METRICS
+from gnndrop.operators import Operator
 from gnndrop.propagation import accelerate
 from gnndrop.registry import did_you_mean
 
@@ -52,7 +54,8 @@ def fit(
 ) -> FitResult:
     """Train a node classifier on the full graph and leave it with its best validation weights.
 
-    Adam on the cross entropy of the training nodes. After every step validation is measured in
+    Adam on the cross entropy of the training nodes, plus the `penalty()` of every module that has
+    one; parameters of operators are not decayed. After every step validation is measured in
     evaluation mode; the best epoch has the highest validation metric, ties go to the lower
     validation loss. Bag-of-words features (non-negative, mostly zeros) have their rows scaled to
     sum one, and are trained sparse where that pays and the model says `takes_sparse`. The model's
@@ -92,8 +95,9 @@ def fit(
     inputs = prepare_inputs(model, data, config.normalize_features)
     y_train, y_validation = data.y[train], data.y[validation]
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    regularizers: list[Any] = [module for module in model.modules() if hasattr(module, "penalty")]
     optimizer = torch.optim.Adam(
-        parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+        _groups(model, config.weight_decay), lr=config.learning_rate, fused=True
     )
     was_training = model.training
     best, best_epoch, weights = (-1.0, 0.0), 0, _copy(model)
@@ -104,6 +108,8 @@ def fit(
                 for parameter in parameters:
                     parameter.grad = None
                 loss = _finite_loss(model(*inputs)[train], y_train, epoch)
+                for regularizer in regularizers:
+                    loss = loss + regularizer.penalty()
                 loss.backward()  # type: ignore[no-untyped-call]  # untyped in torch
                 optimizer.step()
                 logits = _evaluate(model, inputs)[validation]
@@ -214,6 +220,22 @@ def _evaluate(model: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
     model.eval()
     logits: Tensor = model(*inputs)
     return logits
+
+
+def _groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
+    """Decay all parameters but those of operators: a learnt rate would be pulled to 1/2."""
+    operators = [module for module in model.modules() if isinstance(module, Operator)]
+    rates = {id(rate) for operator in operators for rate in operator.parameters()}
+    groups: list[dict[str, object]] = []
+    for is_rate in (False, True):
+        chosen = [
+            parameter
+            for parameter in model.parameters()
+            if parameter.requires_grad and (id(parameter) in rates) == is_rate
+        ]
+        if chosen:
+            groups.append({"params": chosen, "weight_decay": 0.0 if is_rate else weight_decay})
+    return groups
 
 
 def _copy(model: nn.Module) -> dict[str, Tensor]:

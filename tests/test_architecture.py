@@ -12,13 +12,14 @@ SETUPTOOLS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setup
 # A room may import from the rooms of the lines above its own, and from itself.
 FLOORS = [
     {"errors"},
-    {"registry", "config"},
+    {"registry", "config", "compilation"},
     {"datasets"},
     {"masks"},
     {"graph"},
     {"kernels"},
+    {"attention", "batch_norm"},
     {"operators", "propagation"},
-    {"attach", "metrics"},
+    {"attach", "metrics", "init"},
     {"models"},
     {"training", "theory", "uncertainty"},
     {"testing"},

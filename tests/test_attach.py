@@ -345,7 +345,8 @@ def test_the_fused_path_equals_the_general_one(
     general = results()
     hook.remove()
     is_linear = layer.aggr in ("sum", "add", "mean")
-    assert bool(fused_calls) == (spec in BEHIND and is_linear)
+    is_attention = name == "gat" and spec.startswith("drop-edge")  # weights of zero
+    assert bool(fused_calls) == ((spec in BEHIND or is_attention) and is_linear)
     assert calls == fused_calls
     for one, other in zip(fused, general, strict=True):
         assert (one is None) == (other is None)
@@ -1131,3 +1132,15 @@ def test_recomputed_layers_never_have_other_masks(spec: str) -> None:
                 results.append(run(recompute))
             for one, other in zip(*results, strict=True):
                 torch.testing.assert_close(one, other)
+
+
+def test_a_batch_normalization_behind_is_warned_of() -> None:
+    model = pyg.GCN(F, 8, 3, 4, norm="batch")
+    with pytest.warns(UserWarning, match="dropout acts before a batch normalization"):
+        attach(model, "dropout").remove()
+    with pytest.warns(UserWarning, match="drop-node acts before a batch normalization"):
+        attach(model, "drop-edge+drop-node", layers=["convs.1"]).remove()
+    attach(model, "dropout", layers="convs.2").remove()
+    attach(model, "dropout:p=0").remove()
+    attach(model, "drop-edge").remove()
+    attach(pyg.GCN(F, 8, 3, 4, norm="layer"), "dropout").remove()

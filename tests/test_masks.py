@@ -18,7 +18,6 @@ from gnndrop.masks import (
     Mask,
     check_rate,
     coin_bits,
-    column_words,
     draw_seed,
     inverse_scale,
     keep,

@@ -213,7 +213,8 @@ class _Edges(NamedTuple):
 class _Aggregate(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor | None, edges: _Edges) -> Tensor:
-        ctx.save_for_backward(x if weight is not None else None, weight)
+        is_learnt = weight is not None and weight.requires_grad  # else x may be freed
+        ctx.save_for_backward(x if is_learnt else None, weight)
         ctx.edges = edges
         result: Tensor = backend(x).aggregate(edges.rows, x, weight, edges.places, edges.mask)
         return result

@@ -39,11 +39,15 @@ class _NoContext:
 def call(function: type[torch.autograd.Function], *arguments: Any) -> Tensor:
     """Apply a differentiable function.
 
-    Evaluation, and a backward pass that is not itself differentiated, pay nothing for autograd:
-    they are more than half of all calls in training.
+    Evaluation, a backward pass that is not itself differentiated, and inputs that are constants pay
+    nothing for autograd: they are more than half of all calls in training.
     """
-    if not torch.is_grad_enabled():
+    if not torch.is_grad_enabled() or not any(map(_requires_grad, arguments)):
         plain: Tensor = function.forward(_NoContext(), *arguments)
         return plain
     result: Tensor = function.apply(*arguments)  # type: ignore[no-untyped-call]  # untyped in torch
     return result
+
+
+def _requires_grad(argument: object) -> bool:
+    return isinstance(argument, Tensor) and argument.requires_grad

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from gnndrop.graph import Compressed, to_csr
 from gnndrop.kernels import _compiled
-from gnndrop.masks import Mask, column_words
+from gnndrop.masks import HALF, Mask, column_words, gaussian_deviation
 
 DTYPES = (torch.float32, torch.float64)
 # Entries below which a second thread costs more than it saves.
@@ -56,22 +56,40 @@ def multiply_csr(pointer: Tensor, columns: Tensor, values: Tensor, mask: Mask) -
 
 def list_kept(
     rows: Compressed,
-    places: Tensor,
+    places: Tensor | None,
     mask: Mask,
     protect_self_loops: bool,
     weight: Tensor | None,
     dtype: torch.dtype,
+    chosen: Tensor | None = None,
 ) -> tuple[Compressed, Tensor | None]:
     """See `gnndrop.kernels.reference.list_kept`."""
     has_factors = weight is not None or mask.scale != 1
-    factors = torch.empty(len(rows.other) if has_factors else 0, dtype=dtype)
+    factors = torch.empty(rows.other.size(0) if has_factors else 0, dtype=dtype)
     other, ends = torch.empty_like(rows.other), torch.empty_like(rows.ends)
     scale = factors.numpy().dtype.type(mask.scale)
-    coins = (np.uint64(mask.key), np.uint64(mask.threshold), protect_self_loops, scale)
+    chosen = torch.empty(0, dtype=torch.bool) if chosen is None else chosen
+    coins = (_array(chosen), np.uint64(mask.key), np.uint64(mask.threshold))
     listing = (other.numpy(), _vector(weight, factors), factors.numpy(), ends.numpy())
-    arguments = (*_arrays(rows), _array(places), *coins, *listing)
-    _share(_compiled.list_kept, arguments, _balanced(rows, 8))
+    arguments = (*_arrays(rows), _array(places), *coins, protect_self_loops, scale, *listing)
+    _share(_compiled.list_kept, arguments, _balanced(rows, 4))
     return Compressed(rows.pointer, other, None, ends), factors if has_factors else None
+
+
+def inverse_degrees(
+    rows: Compressed, weight: Tensor | None, is_root: bool, dtype: torch.dtype
+) -> Tensor:
+    """See `gnndrop.kernels.reference.inverse_degrees`."""
+    out = torch.empty(rows.num_rows, dtype=dtype)
+    arguments = (
+        _array(rows.pointer),
+        _array(rows.ends),
+        _vector(weight, out),
+        is_root,
+        out.numpy(),
+    )
+    _share(_compiled.inverse_degrees, arguments, [0, rows.num_rows])
+    return out
 
 
 def aggregate(
@@ -91,21 +109,21 @@ def aggregate(
         rows, kept = list_kept(rows, places, mask, False, factor, x.dtype)
         weight, mask = None if kept is None else kept[:, None], None
     if mask is not None and mask.drops_all:
-        return x.new_zeros(len(rows.pointer) - 1, x.size(1))
+        return x.new_zeros(rows.num_rows, x.size(1))
     is_plain = not has_heads and all(one is None for one in (mask, left, right, rows.stops))
-    if is_plain and len(rows.other) * x.size(1) < LARGE and HAS_MKL:
+    if is_plain and rows.other.size(0) * x.size(1) < LARGE and HAS_MKL:
         return _library_product(rows, x, weight)
-    out = x.new_empty(len(rows.pointer) - 1, x.size(1))
+    out = x.new_empty(rows.num_rows, x.size(1))
     if mask is None and not has_heads:
         pointer, *others = _arrays(rows)
         factors = (_vector(weight, x), _vector(left, x), _vector(right, x))
         kernel: Callable[..., None] = _compiled.aggregate
         arguments: tuple[object, ...] = pointer, _array(rows.ends), *others, _array(x), *factors
     else:
-        coins = _edge_coins(places, mask, x)
-        kernel = _compiled.aggregate_heads if has_heads else _compiled.aggregate_messages
-        factor = _array(weight) if has_heads else _vector(weight, x)
-        arguments = *_arrays(rows), _array(x), factor, *coins
+        kernel = _compiled.aggregate_masked if has_heads else _compiled.aggregate_messages
+        weights = _array(weight) if has_heads else _vector(weight, x)
+        coins = _edge_coins(places, mask, x.size(1), x.dtype)
+        arguments = *_arrays(rows), _array(x), weights, *coins
     _share(kernel, (*arguments, out.numpy()), _balanced(rows, x.size(1)))
     return out
 
@@ -120,22 +138,107 @@ def edge_products(
 ) -> Tensor:
     """See `gnndrop.kernels.reference.edge_products`."""
     if mask is not None and mask.drops_all:
-        return x.new_zeros(len(rows.other), heads)
-    out = x.new_empty(len(rows.other), heads)
-    coins = _edge_coins(places, mask, x)
+        return x.new_zeros(rows.other.size(0), heads)
+    out = x.new_empty(rows.other.size(0), heads)
+    coins = _edge_coins(places, mask, x.size(1), x.dtype)
     arguments = (*_arrays(rows), _array(x), _array(y), heads, *coins, out.numpy())
     _share(_compiled.edge_products, arguments, _balanced(rows, x.size(1)))
     return out
 
 
+def multiply_gaussian(x: Tensor, mask: Mask) -> Tensor:
+    """See `gnndrop.kernels.reference.multiply_gaussian`."""
+    if mask.drops_all:
+        return torch.zeros_like(x, memory_format=torch.contiguous_format)
+    out = torch.empty_like(x, memory_format=torch.contiguous_format)
+    arguments = (_array(x), *_stream(mask), _deviation(mask, x), _words(x.size(1)), out.numpy())
+    _share(_compiled.multiply_gaussian, arguments, _even(x.size(0), 2 * x.numel()))
+    return out
+
+
+def multiply_gaussian_csr(pointer: Tensor, columns: Tensor, values: Tensor, mask: Mask) -> Tensor:
+    """See `gnndrop.kernels.reference.multiply_gaussian_csr`."""
+    if mask.drops_all:
+        return torch.zeros_like(values, memory_format=torch.contiguous_format)
+    out = torch.empty_like(values, memory_format=torch.contiguous_format)
+    matrix = _array(pointer), _array(columns), _array(values)
+    arguments = (*matrix, *_stream(mask), _deviation(mask, values), out.numpy())
+    _share(_compiled.multiply_gaussian_csr, arguments, _even(len(pointer) - 1, 4 * len(values)))
+    return out
+
+
+def uniforms(like: Tensor, mask: Mask) -> Tensor:
+    """See `gnndrop.kernels.reference.uniforms`."""
+    out = torch.empty_like(like, memory_format=torch.contiguous_format)
+    arguments = (*_stream(mask), _words(out.size(1)), out.numpy())
+    _share(_compiled.uniforms, arguments, _even(out.size(0), out.numel()))
+    return out
+
+
+def uniforms_csr(pointer: Tensor, columns: Tensor, values: Tensor, mask: Mask) -> Tensor:
+    """See `gnndrop.kernels.reference.uniforms_csr`."""
+    out = torch.empty_like(values, memory_format=torch.contiguous_format)
+    arguments = (_array(pointer), _array(columns), *_stream(mask), out.numpy())
+    _share(_compiled.uniforms_csr, arguments, _even(len(pointer) - 1, 4 * len(values)))
+    return out
+
+
+def attention(
+    rows: Compressed,
+    source: Tensor,
+    target: Tensor,
+    slope: float,
+    places: Tensor | None,
+    mask: Mask | None,
+    protect_self_loops: bool,
+) -> Tensor:
+    """See `gnndrop.kernels.reference.attention`."""
+    heads = source.size(1)
+    out = source.new_empty(rows.other.size(0), heads)
+    coins, key, _, by_row, by_column, _, words = _edge_coins(places, mask, heads, source.dtype)
+    threshold = np.uint64(mask.threshold if mask else 0)  # wide enough for the rate one
+    graph = _arrays(rows)
+    scores = (_array(source), _array(target), out.numpy().dtype.type(slope))
+    masked = (coins, key, threshold, by_row, by_column, protect_self_loops, words)
+    bounds = _balanced(rows, 4 * heads)
+    _share(_compiled.attention_scores, (*graph, *scores, *masked, out.numpy()), bounds)
+    out.exp2_()  # vectorised; exp_ hangs in forked processes, where MKL computes it
+    _share(_compiled.normalize_rows, (graph[0], graph[2], out.numpy()), bounds)
+    return out
+
+
+def attention_derivative(
+    by_target: Compressed,
+    by_source: Compressed,
+    source: Tensor,
+    target: Tensor,
+    slope: float,
+    alpha: Tensor,
+    gradient: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Return the derivatives by the scores of the sources and of the targets."""
+    edges, targets, sources = (torch.empty_like(like) for like in (alpha, target, source))
+    scores = (_array(source), _array(target), edges.numpy().dtype.type(slope))
+    values = (_array(alpha), _array(gradient), edges.numpy(), targets.numpy())
+    arguments = (*_arrays(by_target), *scores, *values)
+    bounds = _balanced(by_target, 4 * source.size(1))
+    _share(_compiled.attention_derivative, arguments, bounds)
+    pointer, _, order = _arrays(by_source)
+    arguments = (pointer, order, edges.numpy(), sources.numpy())
+    _share(_compiled.sum_edges, arguments, _balanced(by_source, source.size(1)))
+    return sources, targets
+
+
 def _library_product(rows: Compressed, x: Tensor, weight: Tensor | None) -> Tensor:
     """Multiply by torch's CSR product, whose threads cost nothing to start."""
-    weights = x.new_ones(len(rows.other)) if weight is None else rows.arrange(weight[:, 0])
-    size = (len(rows.pointer) - 1, len(x))
-    matrix = torch.sparse_csr_tensor(
-        rows.pointer, rows.other, weights, size, check_invariants=False
-    )
-    return x.new_empty(size[0], x.size(1)).addmm_(matrix, x, beta=0)
+    factor = _ones(rows.other.size(0), x.dtype) if weight is None else weight[:, 0]
+    matrix = rows.matrix(factor, x.size(0))
+    return x.new_empty(rows.num_rows, x.size(1)).addmm_(matrix, x, beta=0)
+
+
+@functools.lru_cache(maxsize=8)
+def _ones(length: int, dtype: torch.dtype) -> Tensor:
+    return torch.ones(length, dtype=dtype)
 
 
 def _array(tensor: Tensor | None) -> NDArray[Any]:
@@ -165,18 +268,36 @@ def _coins(mask: Mask | None, dtype: torch.dtype) -> tuple[object, ...]:
     real = np.float32 if dtype == torch.float32 else np.float64
     if mask is None:
         return np.uint64(0), np.uint32(0), False, False, real(1)
-    threshold = np.uint32(mask.threshold)
+    threshold = np.uint32(mask.threshold & HALF)  # who drops everything does not come here
     return np.uint64(mask.key), threshold, mask.by_row, mask.by_column, real(mask.scale)
 
 
-def _edge_coins(places: Tensor | None, mask: Mask | None, x: Tensor) -> tuple[object, ...]:
-    return _array(places if mask else None), *_coins(mask, x.dtype), _words(x.size(1))
+def _stream(mask: Mask) -> tuple[np.uint64, bool, bool]:
+    return np.uint64(mask.key), mask.by_row, mask.by_column
+
+
+def _deviation(mask: Mask, like: Tensor) -> object:
+    return np.dtype(str(like.dtype).removeprefix("torch.")).type(gaussian_deviation(mask.p))
+
+
+def _edge_coins(
+    places: Tensor | None, mask: Mask | None, num_columns: int, dtype: torch.dtype
+) -> tuple[object, ...]:
+    """Return what decides the coins of edges; the words are zero where only edges have coins."""
+    has_columns = mask is not None and mask.by_column
+    words = _words(num_columns) if has_columns else _no_words(num_columns)
+    return _array(places if mask else None), *_coins(mask, dtype), words
+
+
+@functools.lru_cache(maxsize=64)
+def _no_words(num_columns: int) -> NDArray[np.uint32]:
+    return np.zeros(num_columns, dtype=np.uint32)
 
 
 def _parts(work: int) -> int:
     """Return into how many parts to cut the work: one, or several for every thread."""
-    threads = min(torch.get_num_threads(), work // GRAIN)
-    return threads * PARTS_PER_THREAD if threads > 1 else 1
+    parts = min(torch.get_num_threads() * PARTS_PER_THREAD, work // GRAIN)
+    return parts if parts > 1 and torch.get_num_threads() > 1 else 1
 
 
 def _even(num_rows: int, work: int) -> list[int]:
@@ -187,7 +308,7 @@ def _even(num_rows: int, work: int) -> list[int]:
 
 def _balanced(rows: Compressed, width: int) -> list[int]:
     """Cut rows so that every part has as many edges."""
-    num_edges, num_rows = len(rows.other), len(rows.pointer) - 1
+    num_edges, num_rows = rows.other.size(0), rows.num_rows
     parts = _parts(num_edges * width)
     wanted = [num_edges * part // parts for part in range(1, parts)]
     cuts = np.searchsorted(_array(rows.pointer), wanted).clip(max=num_rows)

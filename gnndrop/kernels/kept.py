@@ -1,6 +1,7 @@
 """The graph that an edge mask leaves: listed row by row, never built anew nor sorted."""
 
 from functools import cached_property
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -24,6 +25,8 @@ class Kept:
         protect_self_loops: keep, and do not scale, the edges from a node to itself.
         weight: shape (E,), a factor per edge; by default ones.
         dtype: of the factors and of what is aggregated; by default that of `weight`, or torch's.
+        chosen: boolean of shape (E,), which edges to keep, in the place of the mask's coins;
+            `symmetric` then says that it is the same for both directions of an edge.
 
     Example:
         >>> graph = Graph(torch.tensor([[0, 1], [1, 1]]))
@@ -39,7 +42,9 @@ class Kept:
         protect_self_loops: bool = False,
         weight: Tensor | None = None,
         dtype: torch.dtype | None = None,
+        chosen: Tensor | None = None,
     ) -> None:
+        self.chosen = chosen
         self.graph, self.mask, self.symmetric = graph, mask, symmetric
         self.protect_self_loops = protect_self_loops
         if dtype is None:
@@ -62,16 +67,31 @@ class Kept:
 
     def _list(self, transposed: bool) -> tuple[Compressed, Tensor | None]:
         graph = self.graph
-        kernels = backend(graph.edge_index.new_empty(0, dtype=self.dtype))
-        listed: tuple[Compressed, Tensor | None] = kernels.list_kept(
+        listed: tuple[Compressed, Tensor | None] = self._kernels.list_kept(
             graph.rows(transposed),
-            graph.places(self.symmetric, transposed),
+            None if self.chosen is not None else graph.places(self.symmetric, transposed),
             self.mask,
             self.protect_self_loops,
             self.weight,
             self.dtype,
+            self.chosen,
         )
         return listed
+
+    @property
+    def _kernels(self) -> ModuleType:
+        return backend(self.graph.edge_index.new_empty(0, dtype=self.dtype))
+
+    def inverse_degree(self, is_root: bool) -> Tensor:
+        """Return $d^{-1/2}$ of every target's degree where `is_root`, else one over its count.
+
+        The factors of GCN's normalization and of a mean: shape (num_targets,), 0 for a target
+        without edges.
+        """
+        rows, factors = self.rows()
+        weight = factors if is_root else None
+        scale: Tensor = self._kernels.inverse_degrees(rows, weight, is_root, self.dtype)
+        return scale
 
     @cached_property
     def counts(self) -> Tensor:

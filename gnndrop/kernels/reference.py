@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from gnndrop.graph import Compressed
-from gnndrop.masks import Mask, keep
+from gnndrop.masks import Mask, fractions, gaussian_deviation, keep, mask_bits, normals
 
 
 def multiply(x: Tensor, rows: Tensor | None, mask: Mask) -> Tensor:
@@ -28,29 +28,36 @@ def multiply_csr(pointer: Tensor, columns: Tensor, values: Tensor, mask: Mask) -
 
 def list_kept(
     rows: Compressed,
-    places: Tensor,
+    places: Tensor | None,
     mask: Mask,
     protect_self_loops: bool,
     weight: Tensor | None,
     dtype: torch.dtype,
+    chosen: Tensor | None = None,
 ) -> tuple[Compressed, Tensor | None]:
     """List the edges that a mask by edge keeps, with their factors.
 
     Args:
         rows: the grouping, R rows over E edges.
-        places: int64 of shape (E,), the edges' coordinates, in the order of the rows.
+        places: int64 of shape (E,), the edges' coordinates, in the order of the rows; needed where
+            `chosen` is not given.
         mask: by edge.
         protect_self_loops: keep, and do not scale, the edges from a node to itself.
         weight: shape (E,), a factor per edge, or None for ones.
         dtype: of the factors.
+        chosen: boolean of shape (E,), which edges to keep, in the place of the mask's coins.
 
     Returns:
         The same rows with the kept edges alone, in the order of their own, and the factors in that
         order; None where they are all one.
     """
     targets = torch.repeat_interleave(rows.pointer.diff())
-    kept = keep(mask, places, places)
-    scale = torch.full_like(places, mask.scale, dtype=dtype)
+    if chosen is not None:
+        kept = rows.arrange(chosen)
+    else:
+        assert places is not None, "edges without coordinates have no coins"
+        kept = keep(mask, places, places)
+    scale = torch.full_like(targets, mask.scale, dtype=dtype)
     if protect_self_loops:
         is_loop = rows.other == targets
         kept, scale = kept | is_loop, torch.where(is_loop, 1, scale)
@@ -61,6 +68,29 @@ def list_kept(
         return listed, None
     factors = scale if weight is None else scale * rows.arrange(weight)
     return listed, factors[kept]
+
+
+def inverse_degrees(
+    rows: Compressed, weight: Tensor | None, is_root: bool, dtype: torch.dtype
+) -> Tensor:
+    """Return $d^{-1}$, or $d^{-1/2}$ where `is_root`, of every row's degree; 0 where that is 0.
+
+    Args:
+        rows: the grouping, R rows over E edges.
+        weight: shape (E,), factors in the order of the rows, whose sums are the degrees; None for
+            ones.
+        is_root: which of the two.
+        dtype: of the result.
+
+    Returns:
+        Shape (R,).
+    """
+    counts = rows.ends - rows.pointer[:-1]
+    degree = counts.to(dtype)
+    if weight is not None:
+        targets = torch.repeat_interleave(counts)
+        degree = torch.zeros_like(degree).index_add_(0, targets, weight)
+    return degree.pow(-0.5 if is_root else -1.0).masked_fill(degree <= 0, 0)
 
 
 def aggregate(
@@ -101,6 +131,49 @@ def aggregate(
     return sums if left is None else sums * left[:, None]
 
 
+def attention(
+    rows: Compressed,
+    source: Tensor,
+    target: Tensor,
+    slope: float,
+    places: Tensor | None,
+    mask: Mask | None,
+    protect_self_loops: bool,
+) -> Tensor:
+    """Softmax of leaky scores over the kept edges of every row and head.
+
+    Args:
+        rows: the grouping, R rows over E edges.
+        source: shape (N, H), the scores at the other end.
+        target: shape (R, H), the scores at the row's.
+        slope: the factor of negative sums.
+        places: as in `aggregate`.
+        mask: by any of edge and head, or None; a dropped edge has no share, and a row that loses
+            all of its edges has none to give.
+        protect_self_loops: keep the edges from a node to itself.
+
+    Returns:
+        Shape (E, H), in the order of the edges.
+    """
+    ends = torch.repeat_interleave(rows.pointer.diff())
+    scores = torch.nn.functional.leaky_relu(source[rows.other] + target[ends], slope)
+    if mask is not None and places is not None:
+        heads = torch.arange(source.size(1), device=source.device)
+        kept = keep(mask, places[:, None], heads).expand_as(scores)
+        if protect_self_loops:
+            kept = kept | (rows.other == ends)[:, None]
+        scores = scores.masked_fill(~kept, -torch.inf)
+    index = ends[:, None].expand_as(scores)
+    largest = target.new_full(target.shape, -torch.inf).scatter_reduce(0, index, scores, "amax")
+    largest = largest.detach().masked_fill(largest == -torch.inf, 0)
+    shares = (scores - largest[ends]).exp()
+    totals = torch.zeros_like(target).index_add(0, ends, shares)
+    shares = shares / totals.masked_fill(totals == 0, 1)[ends]
+    if rows.order is None:
+        return shares
+    return torch.empty_like(shares).index_copy(0, rows.order, shares)
+
+
 def edge_products(
     rows: Compressed,
     x: Tensor,
@@ -122,3 +195,41 @@ def edge_products(
     if rows.order is None:
         return summed
     return torch.empty_like(summed).index_copy_(0, rows.order.long(), summed)
+
+
+def multiply_gaussian(x: Tensor, mask: Mask) -> Tensor:
+    """Multiply a matrix of shape (R, C) by factors from N(1, p/(1-p)) in the place of coins."""
+    rows, columns = _coordinates(x)
+    return _gaussian(x, mask_bits(mask, rows, columns), mask)
+
+
+def multiply_gaussian_csr(pointer: Tensor, columns: Tensor, values: Tensor, mask: Mask) -> Tensor:
+    """Multiply the stored entries of a CSR matrix likewise."""
+    rows = torch.repeat_interleave(pointer.diff())
+    return _gaussian(values, mask_bits(mask, rows.long(), columns.long()), mask)
+
+
+def uniforms(like: Tensor, mask: Mask) -> Tensor:
+    """Return the uniform number of every entry of a matrix: its shape, dtype and device."""
+    rows, columns = _coordinates(like)
+    numbers = fractions(mask_bits(mask, rows, columns))
+    return numbers.to(like.dtype).expand(like.shape)
+
+
+def uniforms_csr(pointer: Tensor, columns: Tensor, values: Tensor, mask: Mask) -> Tensor:
+    """Return those of the stored entries of a CSR matrix, of the shape and dtype of `values`."""
+    rows = torch.repeat_interleave(pointer.diff())
+    numbers = fractions(mask_bits(mask, rows.long(), columns.long()))
+    return numbers.to(values.dtype).expand(values.shape)
+
+
+def _coordinates(x: Tensor) -> tuple[Tensor, Tensor]:
+    rows = torch.arange(x.size(0), device=x.device)
+    return rows[:, None], torch.arange(x.size(1), device=x.device)
+
+
+def _gaussian(values: Tensor, bits: Tensor, mask: Mask) -> Tensor:
+    if mask.drops_all:
+        return torch.zeros_like(values)
+    factor = 1 + gaussian_deviation(mask.p) * normals(bits).to(values.dtype)
+    return values * factor

@@ -48,8 +48,8 @@ def attention(
         >>> attention(graph, torch.zeros(2, 1), torch.zeros(2, 1)).tolist()
         [[0.5], [0.5]]
     """
-    heads = source.shape[1:]
-    if source.shape != (graph.num_sources, *heads) or target.shape != (graph.num_targets, *heads):
+    heads = source.size(-1)
+    if source.shape != (graph.num_sources, heads) or target.shape != (graph.num_targets, heads):
         raise ParameterError(
             f"the scores must have shapes ({graph.num_sources}, heads) and ({graph.num_targets}, "
             f"heads), got {tuple(source.shape)} and {tuple(target.shape)}"

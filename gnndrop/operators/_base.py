@@ -4,13 +4,16 @@ A concrete operator declares its `name`, `site`, `axes` and `source`, stores its
 done: drawing, scaling, attaching, listing and checking are derived from the declaration.
 """
 
+import functools
 import inspect
 from collections import Counter
-from typing import Any, ClassVar, Literal, Self
+from collections.abc import Callable
+from typing import Any, ClassVar, Literal, ParamSpec, Self
 
 import torch
 from torch import Tensor, nn
 
+from gnndrop.compilation import eager
 from gnndrop.errors import ParameterError
 from gnndrop.graph import Graph, Memo, endpoints, entries, is_sparse_adjacency, select_edges
 from gnndrop.kernels import masked_multiply, masked_multiply_sparse
@@ -18,6 +21,10 @@ from gnndrop.masks import Mask, check_rate, draw_seed, inverse_scale, keep, stre
 from gnndrop.registry import Registry, format_spec
 
 Share = Literal["layer", "forward"]
+Presets = dict[str, dict[str, Any]]
+Site = Literal["none", "features", "edges", "messages", "attention", "weights", "paths", "several"]
+Distribution = Literal["bernoulli", "gaussian", "concrete"]
+Arguments = ParamSpec("Arguments")
 
 ROW_AXES = {"node", "edge", "in"}
 COLUMN_AXES = {"channel", "head", "out"}
@@ -45,16 +52,25 @@ class Operator(nn.Module):
         (('node', 'channel'), 'dropout:p=0.3')
     """
 
-    name: ClassVar[str]
+    name: str
     """The registered name; also the site in the hash, so that no two operators share coins."""
-    site: ClassVar[Literal["none", "features", "edges", "messages"]]
+    site: Site
     """What the mask acts on."""
-    axes: ClassVar[tuple[str, ...]]
+    axes: tuple[str, ...]
     """The coordinates that the mask depends on."""
     rescales: ClassVar[tuple[str, ...]] = ("inverse", "none")
     """The choices of `rescale`; the first is the default."""
     source: ClassVar[str]
     """The paper that defined it."""
+    distribution: ClassVar[Distribution] = "bernoulli"
+    """Of the factors; but for the first, nothing is dropped at a p below 1."""
+    is_product: ClassVar[bool] = True
+    """Whether entries are multiplied by independent factors, one for every point of the axes: all
+    moments are then known. Other operators on features say `mean_factors`."""
+    presets: ClassVar[Presets] = {}
+    """Values of options that reproduce a paper, by name; see `with_presets`."""
+    alias_of: ClassVar[str | None] = None
+    """The operator that it is under another name: their coins are the same."""
 
     def __init__(self, p: float, share: Share, rescale: str) -> None:
         super().__init__()
@@ -65,6 +81,11 @@ class Operator(nn.Module):
         self._calls: Counter[int] = Counter()
         self.prepare = Memo(Graph)
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "forward" in cls.__dict__:  # of plug-ins too
+            cls.forward = eager(cls.forward)
+
     @property
     def options(self) -> dict[str, Any]:
         """The constructor's options and their present values."""
@@ -74,26 +95,40 @@ class Operator(nn.Module):
     def spec(self) -> str:
         """The spec string that builds this operator: p and every option that is not the default."""
         defaults = {k: v.default for k, v in inspect.signature(type(self)).parameters.items()}
+        defaults |= self.presets.get(str(self.options.get("preset")), {})
         said = {k: v for k, v in self.options.items() if k == "p" or v != defaults[k]}
         return format_spec(self.name, said)
 
     @property
     def is_active(self) -> bool:
-        """Whether a call would drop anything: in training, and at a rate above 0."""
-        return self.training and self.p > 0
+        """Whether a call would change anything: at a rate above 0, in training or to rescale."""
+        return self.p > 0 and (self.training or self.rescale == "eval")
 
     @property
     def is_unbiased(self) -> bool:
         """Whether the masked values have the clean ones as their expectation."""
         return self.rescale == "inverse" and self.p < 1
 
+    @property
+    def factor_cumulants(self) -> tuple[float, float, float]:
+        """Mean, variance and fourth cumulant of the factor of an entry, in training.
+
+        Of a scaled coin with $q = 1-p$ they are $sq$, $s^2 pq$ and $s^4 pq(1-6pq)$.
+        """
+        scale = inverse_scale(self.p) if self.rescale == "inverse" else 1.0
+        spread = self.p * (1 - self.p)
+        return scale * (1 - self.p), scale**2 * spread, scale**4 * spread * (1 - 6 * spread)
+
     def start_pass(self, seed: int | None = None) -> Self:
         """Begin a forward pass: masks follow `seed` and calls count from 0, until `end_pass`.
 
         Args:
-            seed: any integer; None takes one draw from torch's global generator.
+            seed: any integer; None takes one draw from torch's global generator, in evaluation,
+                where nothing is random, none.
         """
-        self._seed = draw_seed() if seed is None else seed
+        if seed is None:
+            seed = draw_seed() if self.training else 0
+        self._seed = seed
         self._calls.clear()
         return self
 
@@ -107,11 +142,13 @@ class Operator(nn.Module):
         return self._seed is not None
 
     def next_mask(self, layer: int = 0) -> Mask:
-        """Return the mask of the next call of a layer.
+        """Return the mask of the next call of a layer; with `rescale=eval`, 1-p in evaluation.
 
         Raises:
             ParameterError: if `share` is `forward` outside of a pass, where nothing can be shared.
         """
+        if self.rescale == "eval" and not self.training:
+            return Mask(key=0, p=0.0, scale=1 - self.p)
         if self._seed is None and self.share == "forward":
             raise ParameterError(
                 "share=forward needs a forward pass, got a single call: "
@@ -126,7 +163,7 @@ class Operator(nn.Module):
             call = self._calls[layer]
             self._calls[layer] += 1
         return Mask(
-            key=stream_key(seed, self.name, layer, call),
+            key=stream_key(seed, self.alias_of or self.name, layer, call),
             p=self.p,
             by_row=not ROW_AXES.isdisjoint(self.axes),
             by_column=not COLUMN_AXES.isdisjoint(self.axes),
@@ -139,9 +176,21 @@ class Operator(nn.Module):
 
 
 class FeatureOperator(Operator):
-    """Base of the operators on node features."""
+    """Base of the operators on node features.
 
-    site = "features"
+    Args:
+        p: see `Operator`.
+        share: see `Operator`.
+        rescale: `inverse` divides kept entries by 1-p in training; `eval` multiplies all of them by
+            1-p in evaluation instead; `none` does neither.
+    """
+
+    site: Site = "features"
+    rescales: ClassVar[tuple[str, ...]] = ("inverse", "none", "eval")
+    keeps_zeros: ClassVar[bool] = True
+    """Whether a zero stays zero, so that sparse features stay sparse."""
+    needs_graph: ClassVar[bool] = False
+    """Whether calls and `mask_features` take the `edge_index`, too."""
 
     def __init__(self, p: float = 0.5, share: Share = "layer", rescale: str = "inverse") -> None:
         super().__init__(p, share, rescale)
@@ -165,19 +214,35 @@ class FeatureOperator(Operator):
         """Apply a given mask along the nodes of `x`."""
         _check_floating(self, x)
         if x.layout == torch.sparse_csr:
-            return masked_multiply_sparse(x, mask)
+            return self.multiply_sparse(x, mask)
         if x.layout != torch.strided:
             raise ParameterError(
                 f"{self.name} takes dense or sparse CSR features, got {x.layout}; "
                 "convert them with to_sparse_csr()"
             )
-        return _mask_along(x, mask, node_dim, None)
+        return _along(x, node_dim, lambda matrix: self.multiply(matrix, mask))
+
+    def multiply(self, x: Tensor, mask: Mask) -> Tensor:
+        """Apply a given mask to a matrix of nodes x channels."""
+        return masked_multiply(x, mask)
+
+    def multiply_sparse(self, x: Tensor, mask: Mask) -> Tensor:
+        """Apply a given mask to a sparse CSR matrix."""
+        return masked_multiply_sparse(x, mask)
+
+    def mean_factors(self, edge_index: Tensor, num_nodes: int) -> Tensor:
+        """Return the mean of every node's factors in training, float64 of shape (num_nodes,).
+
+        The expectation of a masked entry is the clean one times it. An operator that is no product
+        of independent factors gives its own.
+        """
+        return torch.full((num_nodes,), self.factor_cumulants[0], dtype=torch.float64)
 
 
 class MessageOperator(Operator):
     """Base of the operators on messages."""
 
-    site = "messages"
+    site: Site = "messages"
 
     def __init__(self, p: float = 0.5, share: Share = "layer", rescale: str = "inverse") -> None:
         super().__init__(p, share, rescale)
@@ -214,7 +279,7 @@ class MessageOperator(Operator):
                 f"there must be one message per edge, got {messages.size(edge_dim)} messages "
                 f"for {len(coordinates)} edges"
             )
-        return _mask_along(messages, mask, edge_dim, coordinates)
+        return _along(messages, edge_dim, lambda matrix: masked_multiply(matrix, mask, coordinates))
 
 
 class EdgeOperator(Operator):
@@ -233,7 +298,9 @@ class EdgeOperator(Operator):
     """
 
     site = "edges"
-    rescales = ("renormalize", "inverse", "none")
+    rescales: ClassVar[tuple[str, ...]] = ("renormalize", "inverse", "none")
+    num_layers = 1
+    """The number of the model's layers, as far as it acts in them; `attach` counts them."""
 
     def __init__(
         self,
@@ -311,12 +378,69 @@ class EdgeOperator(Operator):
         kept = keep(mask, coordinates, coordinates)
         return kept | graph.is_loop if self.protect_self_loops and not bipartite else kept
 
+    @property
+    def has_coins(self) -> bool:
+        """Whether the mask's own coins decide, so that kernels may toss them."""
+        return type(self).kept_edges is EdgeOperator.kept_edges
+
+    def observe(self, x: Tensor | None) -> None:
+        """Note the features that a layer is about to aggregate: nothing, but for who needs them.
+
+        Args:
+            x: shape (N, C), or sparse; None where there are none, or two sets of nodes.
+        """
+
+    def mean_factors(self, edge_index: Tensor, num_nodes: int, x: Tensor | None = None) -> Tensor:
+        """Return the mean of every edge's factor in training, float64 of shape (E,).
+
+        The expectation of a sum of messages is that of the clean ones times it. An operator that is
+        no product of independent factors gives its own.
+
+        Args:
+            edge_index: int64 of shape (2, E).
+            num_nodes: the number N of nodes.
+            x: the features that the first layer sees, shape (N, C), for who needs them.
+        """
+        means = torch.full((edge_index.size(1),), self.factor_cumulants[0], dtype=torch.float64)
+        if self.protect_self_loops:
+            means[edge_index[0] == edge_index[1]] = 1
+        return means
+
     def edge_scale(self, graph: Graph, mask: Mask, bipartite: bool = False) -> Tensor:
         """Return the factors of kept edges, float64 of shape (E,): 1 for protected ones."""
         scale = torch.full_like(graph.source, mask.scale, dtype=torch.float64)
         if self.protect_self_loops and not bipartite:
             scale[graph.is_loop] = 1
         return scale
+
+
+def with_presets(init: Callable[Arguments, None]) -> Callable[Arguments, None]:
+    """Let a constructor's option `preset` set the options that the caller leaves out.
+
+    The class declares its `presets`, the constructor takes `preset: str | None = None`.
+
+    Raises:
+        ParameterError: by the constructor, if there is no such preset.
+
+    Example:
+        >>> make_operator("drop-node:preset=grand").rescale
+        'eval'
+        >>> make_operator("drop-node:preset=grand,rescale=none").rescale
+        'none'
+    """
+    signature = inspect.signature(init)
+
+    @functools.wraps(init)
+    def configured(*args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
+        given = signature.bind(*args, **kwargs).arguments
+        operator, preset = given["self"], given.get("preset")
+        if preset is not None:
+            _choice("preset", preset, tuple(operator.presets))
+            given = {**operator.presets[preset], **given}
+        init(**given)  # type: ignore[call-arg]  # bound above
+        operator.preset = preset
+
+    return configured
 
 
 OPERATORS: Registry[type[Operator]] = Registry("operator", "gnndrop.operators", "gnndrop.operators")
@@ -350,14 +474,13 @@ def _check_floating(operator: Operator, values: object) -> None:
         raise ParameterError(f"{operator.name} needs floating point {operator.site}, got {got}")
 
 
-def _mask_along(values: Tensor, mask: Mask, dim: int, rows: Tensor | None) -> Tensor:
-    """Mask an array: axis `dim` holds the rows, the others, flattened, the columns."""
+def _along(values: Tensor, dim: int, function: Callable[[Tensor], Tensor]) -> Tensor:
+    """Apply a function of matrices: axis `dim` holds the rows, the others, flattened, columns."""
     if dim in (0, -2) and values.dim() == 2:
-        return masked_multiply(values, mask, rows)
+        return function(values)
     moved = values.movedim(dim, 0)
     columns = moved.shape[1:].numel()
-    masked = masked_multiply(moved.reshape(moved.size(0), columns), mask, rows)
-    return masked.view(moved.shape).movedim(0, dim)
+    return function(moved.reshape(moved.size(0), columns)).view(moved.shape).movedim(0, dim)
 
 
 def _choice(name: str, value: str, choices: tuple[str, ...]) -> str:

@@ -18,7 +18,8 @@ class DropFeature(FeatureOperator):
     Args:
         p: the rate, in [0, 1]; default 0.5; 1 gives zeros.
         share: `layer` (default) or `forward`; see `Operator`.
-        rescale: `inverse` (default) divides kept entries by 1-p, `none` leaves them.
+        rescale: `inverse` (default) divides kept entries by 1-p, `none` leaves them, `eval` leaves
+            them and multiplies all entries by 1-p in evaluation.
 
     Raises:
         ParameterError: if an option is out of its range.

@@ -14,12 +14,13 @@ class Dropout(FeatureOperator):
     are not. Where x is sparse CSR, only stored entries need coins: the distribution is the same.
 
     Source: Srivastava et al., "Dropout: a simple way to prevent neural networks from overfitting"
-    (JMLR 2014), in the inverted form.
+    (JMLR 2014), in the inverted form; its own is `rescale=eval`.
 
     Args:
         p: the rate, in [0, 1]; default 0.5; 1 gives zeros.
         share: `layer` (default) or `forward`; see `Operator`.
-        rescale: `inverse` (default) divides kept entries by 1-p, `none` leaves them.
+        rescale: `inverse` (default) divides kept entries by 1-p, `none` leaves them, `eval` leaves
+            them and multiplies all entries by 1-p in evaluation.
 
     Raises:
         ParameterError: if an option is out of its range.
@@ -31,6 +32,8 @@ class Dropout(FeatureOperator):
         [0.0, 2.0]
         >>> dropout.eval()(torch.ones(1, 2))
         tensor([[1., 1.]])
+        >>> Dropout(p=0.25, rescale="eval").eval()(torch.ones(1, 2))
+        tensor([[0.7500, 0.7500]])
     """
 
     name = "dropout"

@@ -9,7 +9,7 @@ from typing import Any
 
 from gnndrop.config import CompareConfig, TrainConfig
 from gnndrop.errors import ParameterError
-from gnndrop.registry import Registry, format_spec, parse_spec
+from gnndrop.registry import Registry, format_spec, parse_spec, split_spec
 
 # torch's CPU generator reads the low 32 bits of a seed alone: 16 for the run, 16 for the restart.
 RUNS = 2**16
@@ -141,11 +141,20 @@ def _attempts(
         return [(operator, None)]
     if len(rates) > RESTARTS:
         raise ParameterError(f"there must be at most {RESTARTS} rates, got {len(rates)}")
-    name, options = parse_spec(operator)
-    if "p" not in operators.options(name):
+    parts = [parse_spec(part) for part in split_spec(operator)]
+    takes_rate = ["p" in operators.options(name) for name, _ in parts]
+    if not any(takes_rate):
         return [(operator, None)] * len(rates)
-    if "p" in options:
+    if any("p" in options for _, options in parts):
         raise ParameterError(
             f"an operator must not set p where rates are given, got {operator!r}; leave p out"
         )
-    return [(format_spec(name, {**options, "p": rate}), rate) for rate in rates]
+    attempts: list[tuple[str, float | None]] = []
+    for rate in rates:
+        given: list[dict[str, object]] = [{"p": rate} if takes else {} for takes in takes_rate]
+        specs = [
+            format_spec(name, {**options, **more})
+            for (name, options), more in zip(parts, given, strict=True)
+        ]
+        attempts.append(("+".join(specs), rate))
+    return attempts

@@ -21,7 +21,10 @@ from torch.autograd import gradcheck, gradgradcheck
 from gnndrop.errors import ParameterError
 from gnndrop.graph import Graph, csr_pattern
 from gnndrop.kernels import (
+    Kept,
     aggregate,
+    aggregate_kept,
+    attention,
     cpu,
     masked_multiply,
     masked_multiply_sparse,
@@ -513,6 +516,11 @@ def all_kernels(seed: int = 0) -> list[Tensor]:
         weight = random(400, heads, dtype=torch.float32, seed=seed).requires_grad_()
         out = aggregate(graph, x, weight, mask_of(0.5, True, by_column, seed))
         results += [out, *torch.autograd.grad(out.square().sum(), (x, weight))]
+    kept = Kept(graph, mask_of(0.5, True, False, seed), weight=weight[:, 0])
+    out = aggregate_kept(kept, x)
+    results += [kept.degree, out, *torch.autograd.grad(out.square().sum(), x)]
+    alpha = attention(graph, x, x, mask=mask_of(0.5, seed=seed))
+    results += [alpha, *torch.autograd.grad(alpha.square().sum(), x)]
     return [result.detach() for result in results]
 
 

@@ -1,10 +1,13 @@
 """Every registered operator keeps the contract, under every kind of options."""
 
+from typing import get_args
+
 import pytest
 import torch
 
 from gnndrop import testing
 from gnndrop.operators import OPERATORS, EdgeOperator, FeatureOperator, MessageOperator
+from gnndrop.operators._base import Site
 from gnndrop.testing import Check, check_operator
 
 VARIANTS = [
@@ -13,6 +16,7 @@ VARIANTS = [
     for option, choices in {
         "share": ("forward",),
         "rescale": operator.rescales[1:],
+        "preset": operator.presets,
         "symmetric": ("true", "false"),
         "protect_self_loops": ("false",),
     }.items()
@@ -46,6 +50,8 @@ def test_the_variants_are_there() -> None:
         "drop-edge:symmetric=false",
         "drop-edge:protect_self_loops=false",
         "drop-message:rescale=none",
+        "dropout:rescale=eval",
+        "drop-node:preset=grand",
     } <= set(VARIANTS)
 
 
@@ -54,7 +60,7 @@ def test_declarations_are_complete(name: str) -> None:
     operator = OPERATORS[name]()
     assert operator.name == name
     assert operator.source
-    assert operator.site in ("none", "features", "edges", "messages", "attention", "weights")
+    assert operator.site in get_args(Site)
     bases = {"features": FeatureOperator, "edges": EdgeOperator, "messages": MessageOperator}
     assert isinstance(operator, bases.get(operator.site, object))
     assert OPERATORS[name].__doc__

@@ -96,3 +96,12 @@ def test_other_values_are_refused(kind: Operator) -> None:
         kind(rescale="renormalize")
     with pytest.raises(ParameterError, match="share must be one of layer, forward"):
         kind(share="epoch")
+
+
+def test_sparse_indices_may_be_narrow(kind: Operator) -> None:
+    x = to_csr(torch.eye(6, 8))
+    indices = x.crow_indices().int(), x.col_indices().int()
+    narrow = torch.sparse_csr_tensor(*indices, x.values(), x.shape)
+    out = kind().start_pass(3)(narrow)
+    assert out.col_indices().dtype == torch.int32
+    assert torch.equal(out.to_dense(), kind().start_pass(3)(x).to_dense())
