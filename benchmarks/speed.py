@@ -1,113 +1,392 @@
-"""How long training takes with dropout: gnndrop against PyG as a user writes it, in one run.
+"""What dropout costs: gnndrop, PyG as a user writes it, and the same without any dropout.
 
-    python benchmarks/speed.py [--repeats 3] [--epochs 200] [--seeds 10] [--threads N]
+    python -m benchmarks.speed [ROW ...] [--repeats 7] [--seeds 10] [--threads N]
         [--data-root DIR] [--out FILE]
 
-GCN-64 on Cora's public split, dropout .5 on the input and on the hidden layer, Adam, validation
-after every epoch, no early stop. The two loops take turns in one process; the median ratio of the
-pairs is the result. Then the accuracy of gnndrop's loop over several seeds.
+All ways of a row take turns in one process, after each has run; a turn fills 10 ms at least. The
+medians and the minima are reported, and a bar is held against the ratio of medians. What is timed
+is checked on the timed inputs: masked results against the torch reference with the same mask,
+accuracy over several seeds. Memory is measured in a process of its own.
 """
 
 import argparse
 import json
 import statistics
+import subprocess
+import sys
 import time
+import warnings
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch_geometric.data import Data
-from torch_geometric.nn import GCNConv
+from torch_geometric.nn.models import GCN as PygGCN
 
+from benchmarks import plain
 from gnndrop import TrainConfig, attach, fit
 from gnndrop.datasets import load
-from gnndrop.models import GCN
+from gnndrop.graph import Graph
+from gnndrop.kernels import (
+    Kept,
+    aggregate,
+    aggregate_kept,
+    masked_multiply,
+    masked_multiply_sparse,
+    reference,
+)
+from gnndrop.masks import Mask, stream_key
+from gnndrop.models import GAT, GCN
 from gnndrop.study.provenance import environment
+from gnndrop.training import prepare_inputs
+
+MASK = Mask(stream_key(0, "benchmark"), 0.5, scale=2.0)
+EDGE_MASK = Mask(stream_key(0, "benchmark"), 0.5, by_column=False)
+DEGREE = 20  # edges of a random graph for each of its nodes
 
 
-class PlainGCN(torch.nn.Module):
-    """The two-layer GCN of PyG's own example."""
+@dataclass
+class Row:
+    """One line of the table.
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__()
-        self.conv1 = GCNConv(in_channels, 64)
-        self.conv2 = GCNConv(64, out_channels)
+    Args:
+        name: what is computed.
+        bar: the bound on `ratio`, with its sense in `ratio_is`.
+        ratio_is: which two numbers are divided.
+        ratio: what was measured; one unit is better below the bar unless `higher`.
+        higher: whether the ratio must be at least the bar.
+        milliseconds: medians and minima by way.
+        checks: what was verified.
+    """
 
-    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
-        """Return logits."""
-        x = F.dropout(x, p=0.5, training=self.training)
-        x = self.conv1(x, edge_index).relu()
-        x = F.dropout(x, p=0.5, training=self.training)
-        return self.conv2(x, edge_index)
+    name: str
+    ratio_is: str
+    bar: float
+    ratio: float
+    higher: bool = False
+    milliseconds: dict[str, dict[str, float]] = field(default_factory=dict)
+    checks: str = ""
 
-
-def plain(data: Data, epochs: int, seed: int) -> float:
-    """Train as PyG's example does; return the test accuracy at the best validation epoch."""
-    torch.manual_seed(seed)
-    model = PlainGCN(data.num_features, int(data.y.max()) + 1)
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.01, weight_decay=5e-4)
-    x = data.x / data.x.sum(1, keepdim=True).clamp(min=1)
-    best = test = 0.0
-    for _ in range(epochs):
-        model.train()
-        optimizer.zero_grad()
-        out = model(x, data.edge_index)
-        F.cross_entropy(out[data.train_mask], data.y[data.train_mask]).backward()
-        optimizer.step()
-        model.eval()
-        with torch.no_grad():
-            correct = model(x, data.edge_index).argmax(1) == data.y
-        validation = float(correct[data.val_mask].float().mean())
-        if validation > best:
-            best, test = validation, float(correct[data.test_mask].float().mean())
-    return test
+    @property
+    def passed(self) -> bool:
+        """Whether the bar is reached."""
+        return self.ratio >= self.bar if self.higher else self.ratio <= self.bar
 
 
-def ours(data: Data, epochs: int, seed: int) -> float:
-    """Train the same by `gnndrop.fit`; return the test accuracy."""
-    torch.manual_seed(seed)
-    model = GCN(data.num_features, 64, int(data.y.max()) + 1)
-    attach(model, "dropout:p=0.5")
-    return fit(model, data, TrainConfig(epochs=epochs, patience=0)).test
+Ways = dict[str, Callable[[], Any]]
+
+
+def measure(ways: Ways, repeats: int) -> dict[str, dict[str, float]]:
+    """Time every way in turn, in milliseconds a call; one turn is as many calls as fill 10 ms."""
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    calls = dict.fromkeys(ways, 1)
+    for name, way in ways.items():
+        started = time.perf_counter()
+        way()  # compiles, prepares the graph
+        if (first := time.perf_counter() - started) < 1:
+            way()
+            calls[name] = max(1, round(0.01 / (time.perf_counter() - started - first)))
+    for _ in range(repeats):
+        for name, way in ways.items():
+            started = time.perf_counter()
+            for _ in range(calls[name]):
+                way()
+            seconds[name].append((time.perf_counter() - started) / calls[name])
+    return {
+        name: {"median": 1000 * statistics.median(times), "min": 1000 * min(times)}
+        for name, times in seconds.items()
+    }
+
+
+def random_graph(edges: int) -> tuple[Graph, Tensor]:
+    """Return a random directed graph sorted by target, and its matrix in torch's CSR layout."""
+    nodes = edges // DEGREE
+    generator = torch.Generator().manual_seed(0)
+    ends = torch.randint(nodes, (2, edges), generator=generator)
+    edge_index = ends[:, torch.argsort(ends[1] * nodes + ends[0])]
+    graph = Graph(edge_index, nodes, nodes)
+    graph.places(symmetric=False), graph.places(symmetric=False, transposed=True)
+    rows = graph.by_target
+    matrix = torch.sparse_csr_tensor(rows.pointer, rows.other, torch.ones(edges), (nodes, nodes))
+    return graph, matrix
+
+
+def normalized(graph: Graph, x: Tensor) -> Tensor:
+    """Drop edges and normalize what is left, as GCN does."""
+    kept = Kept(graph, EDGE_MASK, protect_self_loops=True)
+    scale = kept.inverse_degree(is_root=True)
+    return aggregate_kept(kept, x, scale, scale)
+
+
+def assert_equal(ours: Tensor, theirs: Tensor) -> None:
+    """Equal up to float32 rounding of sums of a few dozen numbers near one."""
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def feature_dropout_dense(options: argparse.Namespace) -> list[Row]:
+    """Dense features of Cora's size."""
+    x, out = torch.rand(2708, 1433), torch.empty(2708, 1433)
+    assert torch.equal(masked_multiply(x, MASK), reference.multiply(x, None, MASK))
+    times = measure(
+        {
+            "copy": lambda: out.copy_(x),
+            "gnndrop": lambda: masked_multiply(x, MASK),
+            "F.dropout": lambda: F.dropout(x, 0.5),
+        },
+        10 * options.repeats,
+    )
+    return [_row("feature dropout, dense 2708 x 1433", "copy", 2.5, times, "equal to the bit")]
+
+
+def feature_dropout_sparse(options: argparse.Namespace) -> list[Row]:
+    """The stored entries of Cora's features, against dropout of the dense array."""
+    data = load("cora", root=options.data_root).data
+    (x, _), dense = prepare_inputs(GCN(1433, 64, 7), data), data.x
+    expected = reference.multiply(x.to_dense(), None, MASK)
+    assert torch.equal(masked_multiply_sparse(x, MASK).to_dense(), expected)
+    times = measure(
+        {
+            "F.dropout": lambda: F.dropout(dense, 0.5),
+            "gnndrop": lambda: masked_multiply_sparse(x, MASK),
+        },
+        10 * options.repeats,
+    )
+    name = "feature dropout, Cora's features sparse"
+    return [_row(name, "F.dropout", 100, times, "equal to the bit", faster=True)]
+
+
+def message_dropout(options: argparse.Namespace) -> list[Row]:
+    """Message and edge dropout against torch's plain product, forward and with derivatives."""
+    rows = []
+    for edges, channels in ((1_000_000, 64), (4_000_000, 128)):
+        graph, matrix = random_graph(edges)
+        nodes, size = graph.num_targets, f"{edges // 10**6} M edges x {channels}"
+        x = torch.randn(nodes, channels, generator=torch.Generator().manual_seed(1))
+        expected = reference.aggregate(graph.by_target, x, None, graph.places(False), MASK)
+        assert_equal(aggregate(graph, x, None, MASK), expected)
+        del expected
+        forward = measure(
+            {
+                "plain": lambda x=x, matrix=matrix: matrix @ x,
+                "message": lambda x=x, graph=graph: aggregate(graph, x, None, MASK),
+                "edge": lambda x=x, graph=graph: normalized(graph, x),
+            },
+            options.repeats,
+        )
+        formed = measure(
+            {"E x F": lambda x=x, g=graph: plain.message_dropout(x, g.edge_index, g.num_targets)},
+            max(options.repeats // 3, 1),
+        )
+        checks = "equal to the reference with the same mask"
+        name = f"message dropout forward, {size}"
+        times = {"plain": forward["plain"], "gnndrop": forward["message"], **formed}
+        rows.append(_row(name, "plain", 1.5, times, checks))
+        rows.append(_row(name, "E x F", 50, times, checks, faster=True))
+        kept = reference.list_kept(
+            graph.by_target, graph.places(False), EDGE_MASK, True, None, x.dtype
+        )[0]
+        degree = reference.inverse_degrees(kept, None, True, x.dtype)[:, None]
+        assert_equal(
+            normalized(graph, x), degree * reference.aggregate(kept, degree * x, None, None, None)
+        )
+        times = {"plain": forward["plain"], "gnndrop": forward["edge"]}
+        name = f"edge dropout, degrees of the kept graph, {size}"
+        rows.append(_row(name, "plain", 1.0, times, checks))
+        rows.append(_derivatives(graph, matrix, x, size, options))
+    return rows
+
+
+def _derivatives(
+    graph: Graph, matrix: Tensor, x: Tensor, size: str, options: argparse.Namespace
+) -> Row:
+    gradient, transpose = torch.ones_like(x), matrix.t().to_sparse_csr()
+
+    def both(function: Callable[[Tensor], Tensor]) -> Tensor:
+        inputs = x.clone().requires_grad_()
+        function(inputs).backward(gradient)
+        assert inputs.grad is not None
+        return inputs.grad
+
+    def ours(x: Tensor) -> Tensor:
+        return aggregate(graph, x, None, MASK)
+
+    places = graph.places(symmetric=False, transposed=True)
+    expected = reference.aggregate(graph.by_source, gradient, None, places, MASK)
+    assert_equal(both(ours), expected)
+    del expected
+    times = measure(
+        {
+            "plain": lambda: both(lambda x: plain.Product.apply(x, matrix, transpose)),
+            "plain by autograd": lambda: both(lambda x: matrix @ x),
+            "gnndrop": lambda: both(ours),
+        },
+        options.repeats,
+    )
+    name = f"message dropout forward and backward, {size}"
+    return _row(name, "plain", 1.6, times, "derivative equal to the reference")
+
+
+def training(options: argparse.Namespace) -> list[Row]:
+    """200 epochs with validation on Cora's public split, no early stop."""
+    return [_training("GCN", 25, options), _training("GAT", 8, options)]
+
+
+def _training(kind: str, bar: float, options: argparse.Namespace) -> Row:
+    data = load("cora", root=options.data_root).data
+    sizes = data.num_features, int(data.y.max()) + 1
+    scores: dict[str, list[float]] = {"gnndrop": [], "PyG": []}
+
+    def ours() -> None:
+        torch.manual_seed(len(scores["gnndrop"]))
+        model = (GCN if kind == "GCN" else GAT)(sizes[0], 64, sizes[1])
+        for spec in ["dropout"] if kind == "GCN" else ["dropout:p=0.6", "drop-attention:p=0.6"]:
+            attach(model, spec)
+        scores["gnndrop"].append(fit(model, data, TrainConfig(epochs=200, patience=0)).test)
+
+    def theirs() -> None:
+        torch.manual_seed(len(scores["PyG"]))
+        model = (plain.PlainGCN if kind == "GCN" else plain.PlainGAT)(*sizes)
+        scores["PyG"].append(plain.train(model, data, 200))
+
+    times = measure({"PyG": theirs, "gnndrop": ours}, max(options.repeats // 2, 1))
+    for way, run in (("gnndrop", ours), ("PyG", theirs)):
+        while len(scores[way]) < options.seeds:
+            run()
+    checks = "; ".join(
+        f"accuracy of {way} {100 * statistics.mean(values):.1f} +- "
+        f"{100 * statistics.stdev(values):.1f} over {len(values)} seeds"
+        for way, values in scores.items()
+    )
+    return _row(f"{kind} on Cora, 200 epochs", "PyG", bar, times, checks, faster=True)
+
+
+def attached(options: argparse.Namespace) -> list[Row]:
+    """A training step of PyG's own GCN with attached message dropout."""
+    edges, channels = 1_000_000, 64
+    graph, _ = random_graph(edges)
+    generator = torch.Generator().manual_seed(2)
+    x = torch.randn(graph.num_targets, channels, generator=generator)
+    y = torch.randint(8, (graph.num_targets,), generator=generator)
+    models = {way: PygGCN(channels, channels, 2, 8) for way in ("no dropout", "hook", "gnndrop")}
+    plain.add_message_hooks(models["hook"])
+    attach(models["gnndrop"], "drop-message:p=0.5")
+
+    def step(way: str) -> None:
+        models[way].zero_grad()
+        F.cross_entropy(models[way](x, graph.edge_index), y).backward()
+
+    times = measure({way: lambda way=way: step(way) for way in models}, options.repeats)
+    name = "attach(PyG's GCN, drop-message), a step at 1 M edges x 64"
+    return [_row(name, "hook", 20, times, "tested in tests/test_propagation.py", faster=True)]
+
+
+def memory(options: argparse.Namespace) -> list[Row]:
+    """Peak memory of training steps, above what the graph and the features take."""
+    rows = []
+    for edges, bar in ((4_000_000, 3.0), (20_000_000, 12.0)):
+        found = {
+            way: json.loads(
+                subprocess.run(
+                    [sys.executable, "-m", "benchmarks.memory", way, str(edges)],
+                    check=True,
+                    capture_output=True,
+                    text=True,
+                ).stdout
+            )
+            for way in (("gnndrop", "E x F") if edges < 10**7 else ("gnndrop",))
+        }
+        ours, size = (
+            found["gnndrop"],
+            f"{edges // DEGREE // 1000} k nodes, {edges // 10**6} M edges",
+        )
+        features = ours["features"]
+        checks = "; ".join(
+            f"{way} {one['step'] / features:.1f} x the features, {one['total'] / 2**30:.1f} GiB "
+            f"in all, {one['seconds']:.1f} s a step"
+            for way, one in found.items()
+        )
+        if edges < 10**7:
+            ratio, ratio_is = ours["step"] / features, "above the graph / the feature array"
+        else:
+            ratio, ratio_is = ours["total"] / 2**30, "GiB in all"
+        rows.append(
+            Row(f"step of message dropout, {size} x 128", ratio_is, bar, ratio, checks=checks)
+        )
+        if edges > 10**7:
+            times = {
+                "plain": {"median": 1000 * ours["plain"], "min": 1000 * ours["plain"]},
+                "gnndrop": {"median": 1000 * ours["message"], "min": 1000 * ours["message"]},
+            }
+            rows.append(_row(f"its aggregation, {size} x 128", "plain", 1.6, times, ""))
+    return rows
+
+
+def default_compare(options: argparse.Namespace) -> list[Row]:
+    """The default run of the command."""
+    started = time.perf_counter()
+    subprocess.run(
+        [Path(sys.executable).parent / "gnndrop", "compare"], check=True, capture_output=True
+    )
+    seconds = time.perf_counter() - started
+    return [Row("gnndrop compare, the default run", "seconds", 60, seconds)]
+
+
+ROWS: dict[str, Callable[[argparse.Namespace], list[Row]]] = {
+    "dense": feature_dropout_dense,
+    "sparse": feature_dropout_sparse,
+    "messages": message_dropout,
+    "attach": attached,
+    "training": training,
+    "memory": memory,
+    "compare": default_compare,
+}
+
+
+def _row(
+    name: str,
+    against: str,
+    bar: float,
+    times: dict[str, dict[str, float]],
+    checks: str,
+    faster: bool = False,
+) -> Row:
+    ratio = times["gnndrop"]["median"] / times[against]["median"]
+    if faster:
+        return Row(name, f"{against} / gnndrop", bar, 1 / ratio, True, times, checks)
+    return Row(name, f"gnndrop / {against}", bar, ratio, False, times, checks)
 
 
 def main() -> None:
     """Measure and print, and write a JSON document where asked."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=200)
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"any of {', '.join(ROWS)}")
+    parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--data-root", default=None)
     parser.add_argument("--out", type=Path)
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    data = load("cora", root=arguments.data_root).data
-    ours(data, 2, 0)  # compiles the kernels
-    rows = []
-    for repeat in range(arguments.repeats):
-        seconds = []
-        for loop in (plain, ours):
-            started = time.perf_counter()
-            loop(data, arguments.epochs, repeat)
-            seconds.append(time.perf_counter() - started)
-        rows.append({"plain": seconds[0], "gnndrop": seconds[1], "ratio": seconds[0] / seconds[1]})
-        print(f"PyG {seconds[0]:6.2f} s   gnndrop {seconds[1]:5.2f} s   {rows[-1]['ratio']:5.1f} x")
-    ratio = statistics.median(row["ratio"] for row in rows)
-    scores = [ours(data, arguments.epochs, seed) for seed in range(arguments.seeds)]
-    mean, std = statistics.mean(scores), statistics.stdev(scores)
-    print(f"median ratio {ratio:.1f} x; accuracy {mean:.4f} +- {std:.4f} over {len(scores)} seeds")
-    if arguments.out:
-        document = {
-            "command": f"python benchmarks/speed.py --repeats {arguments.repeats} "
-            f"--epochs {arguments.epochs} --seeds {arguments.seeds} --threads {arguments.threads}",
-            "environment": environment(),
-            "rows": rows,
-            "median_ratio": ratio,
-            "accuracy": {"mean": mean, "std": std, "scores": scores},
-        }
-        arguments.out.write_text(json.dumps(document, indent=1) + "\n")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    warnings.filterwarnings("ignore", "Sparse")  # torch calls its CSR layout beta
+    measured = []
+    for name in options.rows or ROWS:
+        for row in ROWS[name](options):
+            measured.append(row)
+            sign, verdict = (">=" if row.higher else "<="), ("" if row.passed else "   MISSED")
+            print(f"{row.name:62s} {row.ratio_is}: {row.ratio:.2f} ({sign} {row.bar:g}){verdict}")
+            for way, times in row.milliseconds.items():
+                print(f"    {way:20s} {times['median']:10.2f} ms, minimum {times['min']:10.2f}")
+            print(f"    {row.checks}", flush=True)
+        if options.out:  # after every row: a failure later on loses nothing
+            document = {
+                "command": "python -m benchmarks.speed " + " ".join(sys.argv[1:]),
+                "environment": environment(),
+                "rows": [{**asdict(row), "passed": row.passed} for row in measured],
+            }
+            options.out.write_text(json.dumps(document, indent=1) + "\n")
 
 
 if __name__ == "__main__":

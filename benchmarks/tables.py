@@ -15,7 +15,8 @@ from gnndrop.operators import OPERATORS
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "compare.json"
 MARKS = {"better": " ▲", "worse": " ▼", "equivalent": " =", "undecided": ""}
-SITES = ("none", "features", "edges", "messages")
+SITES = ("none", "features", "edges", "messages", "attention", "weights", "paths", "several")
+SPEED = ROOT / "benchmarks" / "results" / "speed.json"
 
 
 def operators_table() -> str:
@@ -33,21 +34,20 @@ def operators_table() -> str:
 
 
 def results_table() -> str:
-    """Return the committed comparison as a Markdown table: a row for each dataset and model."""
+    """Return the committed comparison as a Markdown table: a row for each operator."""
     document: dict[str, Any] = json.loads(RESULTS.read_text())
     cells = {(c["dataset"], c["model"], c["operator"]): c for c in document["cells"]}
     verdicts = {
         (v["dataset"], v["model"], v["operator"]): v["verdict"] for v in document["verdicts"]
     }
-    rows = dict.fromkeys((dataset, model) for dataset, model, _ in cells)
-    operators = list(dict.fromkeys(operator for *_, operator in cells))
+    columns = list(dict.fromkeys((dataset, model) for dataset, model, _ in cells))
     lines = [
-        "| | " + " | ".join(f"`{operator}`" for operator in operators) + " |",
-        "|---|" + "---|" * len(operators),
+        "| | " + " | ".join(f"{dataset}, {model}" for dataset, model in columns) + " |",
+        "|---|" + "---|" * len(columns),
     ]
-    for dataset, model in rows:
-        line = [f"{dataset}, {model}"]
-        for operator in operators:
+    for operator in dict.fromkeys(operator for *_, operator in cells):
+        line = [f"`{operator}`"]
+        for dataset, model in columns:
             cell = cells[dataset, model, operator]
             if cell["status"] != "ok":
                 line.append("-")
@@ -58,9 +58,27 @@ def results_table() -> str:
     return "\n".join(lines)
 
 
+def speed_table() -> str:
+    """Return the committed speeds as a Markdown table, every bar with what was reached."""
+    lines = ["| what | ratio | measured | bar |", "|---|---|---|---|"]
+    for row in json.loads(SPEED.read_text())["rows"]:
+        sign = "at least" if row["higher"] else "at most"
+        missed = "" if row["passed"] else " (missed)"
+        lines.append(
+            f"| {row['name']} | {row['ratio_is']} | {row['ratio']:.2f}{missed} | "
+            f"{sign} {row['bar']:g} |"
+        )
+    return "\n".join(lines)
+
+
 def rewrite(text: str) -> str:
     """Return the README with its tables as they should be."""
-    for name, table in {"operators": operators_table(), "results": results_table()}.items():
+    tables = {
+        "operators": operators_table(),
+        "results": results_table(),
+        "speed": speed_table(),
+    }
+    for name, table in tables.items():
         block = f"<!-- {name} -->\n{table}\n<!-- end of {name} -->"
         text = re.sub(
             f"<!-- {name} -->.*<!-- end of {name} -->", lambda _, b=block: b, text, flags=re.S

@@ -223,14 +223,14 @@ def _sites(
 def _warn_of_batch_norm(model: nn.Module, sites: list["_Site"]) -> None:
     """Warn of the variance shift; of the last layer's output no normalization is to be expected."""
     last = [module for module in model.modules() if isinstance(module, MessagePassing)][-1:]
-    dropped = [
-        site.layer
+    early = [
+        site
         for site in sites
         if site.operator.site == "features" and site.operator.p > 0 and site.layer not in last
     ]
-    if dropped and precedes_batch_norm(model, dropped):
+    if early and precedes_batch_norm(model, [site.layer for site in early]):
         warnings.warn(
-            f"{sites[0].operator.name} acts before a batch normalization, whose running variance "
+            f"{early[0].operator.name} acts before a batch normalization, whose running variance "
             "will be that of training, with the noise of the masks; name the layers behind the "
             "last one by layers=, or normalize by layer",
             stacklevel=3,

@@ -590,3 +590,24 @@ print(masked_multiply(torch.ones(2, 2), Mask(key=0, p=1 - 2.0**-32)).tolist())
         check=False,
     )
     assert run.stdout.strip() == "[[0.0, 0.0], [0.0, 0.0]]", run.stderr
+
+
+def test_columns_beyond_32_bits_are_refused() -> None:
+    """Their coins would be those of others."""
+    wide = torch.sparse_csr_tensor(
+        torch.tensor([0, 1]), torch.tensor([2**33]), torch.ones(1), (1, 2**34)
+    )
+    with pytest.raises(ParameterError, match=r"numbered in 32 bits to have coins, got 17179869184"):
+        masked_multiply_sparse(wide, mask_of())
+    with pytest.raises(ParameterError, match=r"numbered in 32 bits to have coins, got 4294967296"):
+        masked_multiply(torch.ones(1, 1).expand(1, 2**32), mask_of())
+    kept = masked_multiply_sparse(wide, mask_of(0.0, by_column=False))
+    assert kept.values().tolist() == [1.0]
+
+
+def test_rows_beyond_32_bits_have_coins_of_their_own() -> None:
+    rows = torch.arange(1000)
+    near, far = (
+        masked_multiply(torch.ones(1000, 1), mask_of(0.5), rows + offset) for offset in (0, 2**32)
+    )
+    assert 0.4 < float((near == far).float().mean()) < 0.6

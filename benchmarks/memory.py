@@ -1,0 +1,73 @@
+"""The peak memory of a training step with message dropout, in a process of its own.
+
+python -m benchmarks.memory "gnndrop" | "E x F" EDGES
+"""
+
+import ctypes
+import json
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch_geometric.nn.models import GCN
+
+from benchmarks import plain
+from benchmarks.speed import MASK, measure, random_graph
+from gnndrop import attach
+from gnndrop.kernels import aggregate
+
+CHANNELS = 128
+
+
+def status(field: str) -> int:
+    """Read a line of this process's status, in bytes."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field):
+            return 1024 * int(line.split()[1])
+    raise LookupError(field)
+
+
+def main() -> None:
+    """Print one JSON document: bytes and seconds."""
+    way, edges = sys.argv[1], int(sys.argv[2])
+    warnings.filterwarnings("ignore", "Sparse")
+    graph, matrix = random_graph(edges)
+    if way != "gnndrop":
+        del matrix
+    x = torch.randn(graph.num_targets, CHANNELS, generator=torch.Generator().manual_seed(0))
+    y = torch.randint(8, (graph.num_targets,), generator=torch.Generator().manual_seed(1))
+    model = GCN(CHANNELS, CHANNELS, num_layers=2, out_channels=8)
+    if way == "gnndrop":
+        attach(model, "drop-message:p=0.5")
+    else:
+        plain.add_message_hooks(model)
+    found: dict[str, float] = {"features": x.numel() * x.element_size()}
+    if way == "gnndrop" and edges > 10**7:
+        with torch.no_grad():
+            times = measure(
+                {"plain": lambda: matrix @ x, "message": lambda: aggregate(graph, x, None, MASK)}, 3
+            )
+        found |= {name: one["median"] / 1000 for name, one in times.items()}
+        del matrix
+
+    def step() -> None:
+        model.zero_grad()
+        F.cross_entropy(model(x, graph.edge_index), y).backward()
+
+    if way == "gnndrop":
+        step()  # prepares the model's graph, which belongs to the graph
+        model.zero_grad()
+    ctypes.CDLL(None).malloc_trim(0)  # what was freed counts no more
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak
+    before, started = status("VmRSS"), time.perf_counter()
+    step()
+    found["seconds"] = time.perf_counter() - started
+    found["step"], found["total"] = status("VmHWM") - before, status("VmHWM")
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
