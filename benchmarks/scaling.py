@@ -53,6 +53,7 @@ def draw(points: list[dict[str, Any]], path: Path) -> None:
         (panels[1], "channels", ("edges", 1_000_000)),
     ):
         chosen = [one for one in points if one[fixed[0]] == fixed[1]]
+        chosen.sort(key=lambda one: one[axis])
         for way in chosen[0]["milliseconds"]:
             found = [one for one in chosen if way in one["milliseconds"]]
             panel.loglog(
