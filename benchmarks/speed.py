@@ -30,6 +30,7 @@ from benchmarks import plain
 from gnndrop import TrainConfig, attach, fit
 from gnndrop.datasets import load
 from gnndrop.graph import Graph
+from gnndrop.inputs import prepare_inputs
 from gnndrop.kernels import (
     Kept,
     aggregate,
@@ -41,7 +42,6 @@ from gnndrop.kernels import (
 from gnndrop.masks import Mask, stream_key
 from gnndrop.models import GAT, GCN
 from gnndrop.study.provenance import environment
-from gnndrop.training import prepare_inputs
 
 MASK = Mask(stream_key(0, "benchmark"), 0.5, scale=2.0)
 EDGE_MASK = Mask(stream_key(0, "benchmark"), 0.5, by_column=False)

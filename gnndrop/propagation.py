@@ -120,7 +120,7 @@ class Propagation:
         for source in self.sources:
             mask, factor = source.message_mask(graph)
             if factor is not None:
-                width = x_source[0].numel() if len(x_source) else factor.size(-1)
+                width = x_source.shape[1:].numel()
                 weight = _multiply(weight, factor.to(x_source.dtype), width)
         out = aggregate(graph, x_source.flatten(1), weight, mask)
         if self.layer.aggr == "mean":

@@ -13,14 +13,11 @@ from torch_geometric.data import Data
 
 from gnndrop.config import TrainConfig
 from gnndrop.errors import DivergedError, ParameterError
-from gnndrop.graph import to_csr
+from gnndrop.inputs import NORMALIZES, prepare_inputs
 from gnndrop.metrics import METRICS
 from gnndrop.operators import Operator
 from gnndrop.propagation import accelerate
 from gnndrop.registry import did_you_mean
-
-# Below this share of stored entries a sparse product is cheaper than a dense one.
-SPARSE_DENSITY = 0.2
 
 
 @dataclass(frozen=True)
@@ -58,8 +55,9 @@ def fit(
     one; parameters of operators are not decayed. After every step validation is measured in
     evaluation mode; the best epoch has the highest validation metric, ties go to the lower
     validation loss. Bag-of-words features (non-negative, mostly zeros) have their rows scaled to
-    sum one, and are trained sparse where that pays and the model says `takes_sparse`. The model's
-    training flag is left as it was. Masks of dropout follow torch's global generator, which
+    sum one, and are trained sparse where that pays and the model says `takes_sparse`; the attribute
+    `normalize_features` of the model then says so to `mc_predict`. The model's training flag is
+    left as it was. Masks of dropout follow torch's global generator, which
     training advances: `torch.manual_seed` before building the model reproduces a run.
 
     Args:
@@ -93,6 +91,7 @@ def fit(
     score = METRICS[metric]
     train, validation, test = _check_split(data, split)
     inputs = prepare_inputs(model, data, config.normalize_features)
+    setattr(model, NORMALIZES, config.normalize_features)
     y_train, y_validation = data.y[train], data.y[validation]
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     regularizers: list[Any] = [module for module in model.modules() if hasattr(module, "penalty")]
@@ -130,48 +129,6 @@ def fit(
         best_epoch=best_epoch,
         epochs=epoch,
         seconds=time.perf_counter() - started,
-    )
-
-
-def prepare_inputs(model: nn.Module, data: Data, normalize: bool = True) -> tuple[Tensor, ...]:
-    """Return what `fit` calls the model with: features, edges and, where there are any, weights.
-
-    Args:
-        model: sparse features are made for models that say `takes_sparse`.
-        data: the graph; it is not changed.
-        normalize: scale the rows of bag-of-words features to sum one.
-
-    Example:
-        >>> x = torch.tensor([[1.0, 1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0, 0.0]])
-        >>> data = Data(x=x, edge_index=torch.empty(2, 0, dtype=torch.int64))
-        >>> prepare_inputs(nn.Linear(5, 2), data)[0][0].tolist()
-        [0.5, 0.5, 0.0, 0.0, 0.0]
-    """
-    x: Tensor = data.x
-    density = int(x.count_nonzero()) / x.numel() if x.numel() else 1.0
-    is_bag_of_words = density < 0.5 and float(x.min()) >= 0
-    sums = x.sum(1).clamp(min=torch.finfo(x.dtype).tiny)
-    if getattr(model, "takes_sparse", False) and density < SPARSE_DENSITY:
-        x = _narrow(to_csr(x))
-        if normalize and is_bag_of_words:
-            x = _divide_rows(x, sums)
-    elif normalize and is_bag_of_words:
-        x = x / sums[:, None]
-    weight = data.get("edge_weight")
-    return (x, data.edge_index) if weight is None else (x, data.edge_index, weight)
-
-
-def _narrow(x: Tensor) -> Tensor:
-    """Return a CSR matrix with indices of 32 bits: kernels wait for memory."""
-    indices = x.crow_indices().int(), x.col_indices().int()
-    return torch.sparse_csr_tensor(*indices, x.values(), x.shape, check_invariants=False)
-
-
-def _divide_rows(x: Tensor, divisors: Tensor) -> Tensor:
-    pointer = x.crow_indices()
-    values = x.values() / divisors.repeat_interleave(pointer.diff())
-    return torch.sparse_csr_tensor(
-        pointer, x.col_indices(), values, x.shape, check_invariants=False
     )
 
 

@@ -16,6 +16,7 @@ FLOORS = [
     {"datasets"},
     {"masks"},
     {"graph"},
+    {"inputs"},
     {"kernels"},
     {"attention", "batch_norm"},
     {"operators", "propagation"},

@@ -11,7 +11,16 @@ from torch import Tensor
 from gnndrop import testing
 from gnndrop.graph import Graph
 from gnndrop.masks import Mask
-from gnndrop.operators import DropEdge, DropFeature, DropMessage, DropNode, Dropout, Operator
+from gnndrop.operators import (
+    AlphaDropout,
+    DropBlock,
+    DropEdge,
+    DropFeature,
+    DropMessage,
+    DropNode,
+    Dropout,
+    Operator,
+)
 from gnndrop.testing import ContractError, check_operator
 
 
@@ -54,6 +63,7 @@ SYMMETRY = "both directions of an edge share their coin where symmetric"
 SHARE = "masks are fresh or shared as declared"
 EXPECTATION = "expectation"
 COVARIANCE = "covariance by the axes"
+DECLARED = "covariance as declared"
 TWO_LAYERS = "expectation of two layers"
 REFUSALS = "rates outside of [0, 1] are refused"
 SPEC = "its spec builds it again"
@@ -242,6 +252,18 @@ class OneCoinPerEntryOfChannels(DropFeature):
 class OneCoinPerMessage(DropMessage):
     def next_mask(self, layer: int = 0) -> Mask:
         return changed(super().next_mask(layer), by_column=False)
+
+
+@breaks(DECLARED)
+class OneCoinPerRowOfAlpha(AlphaDropout):
+    def next_mask(self, layer: int = 0) -> Mask:
+        return changed(super().next_mask(layer), by_column=False)
+
+
+@breaks(DECLARED)
+class BlocksOfEntries(DropBlock):
+    def next_mask(self, layer: int = 0) -> Mask:
+        return changed(super().next_mask(layer), by_column=True)
 
 
 # 9. Misaligned edge data.

@@ -15,9 +15,10 @@ from torch_geometric.data import Data
 from gnndrop.attach import attach
 from gnndrop.config import TrainConfig
 from gnndrop.errors import DivergedError, ParameterError
+from gnndrop.inputs import prepare_inputs
 from gnndrop.masks import draw_seed
 from gnndrop.models import GCN, MLP, SAGE
-from gnndrop.training import FitResult, fit, prepare_inputs
+from gnndrop.training import FitResult, fit
 
 pytestmark = pytest.mark.filterwarnings("ignore:Sparse")  # torch calls its CSR layout beta
 

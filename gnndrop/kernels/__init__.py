@@ -15,7 +15,7 @@ from gnndrop.graph import Compressed, Graph
 from gnndrop.kernels._dispatch import backend, call
 from gnndrop.kernels.kept import Kept, aggregate_kept
 from gnndrop.kernels.softmax import attention
-from gnndrop.masks import HALF, Mask
+from gnndrop.masks import HALF, Mask, spread_rows
 
 __all__ = [
     "Kept",
@@ -28,13 +28,22 @@ __all__ = [
 ]
 
 
-def masked_multiply(x: Tensor, mask: Mask, rows: Tensor | None = None) -> Tensor:
-    r"""Multiply a matrix by its mask: $y_{rc} = s \, m(r, c) \, x_{rc}$, zero where dropped.
+def masked_multiply(
+    x: Tensor,
+    mask: Mask,
+    rows: Tensor | None = None,
+    *,
+    shift: float = 0.0,
+    dropped: float = 0.0,
+) -> Tensor:
+    r"""Multiply a matrix by its mask: $y_{rc} = s x_{rc} + t$ where it is kept, else d.
 
     Args:
         x: shape (R, C).
         mask: which coins, at which rate, with which scale s.
         rows: int64 of shape (R,), the rows' coordinates; by default 0..R-1.
+        shift: t; default 0.
+        dropped: d; default 0.
 
     Returns:
         Shape (R, C), differentiable to any order.
@@ -56,7 +65,9 @@ def masked_multiply(x: Tensor, mask: Mask, rows: Tensor | None = None) -> Tensor
             + ("None" if rows is None else f"{rows.dtype} of shape {tuple(rows.shape)}")
         )
     _check_columns(x, mask)
-    return call(_Multiply, x, rows, mask)
+    if mask.keys:
+        rows, mask = spread_rows(mask, len(x), rows)
+    return call(_Multiply, x, rows, mask, shift, dropped)
 
 
 def masked_multiply_sparse(x: Tensor, mask: Mask) -> Tensor:
@@ -76,8 +87,10 @@ def masked_multiply_sparse(x: Tensor, mask: Mask) -> Tensor:
         True
     """
     _check_columns(x, mask)
-    pointer, columns = x.crow_indices(), x.col_indices()
-    values = call(_MultiplyCsr, x.values(), pointer, columns, mask)
+    pointer, columns, rows = x.crow_indices(), x.col_indices(), None
+    if mask.keys:
+        rows, mask = spread_rows(mask, len(x))
+    values = call(_MultiplyCsr, x.values(), pointer, columns, rows, mask)
     return torch.sparse_csr_tensor(pointer, columns, values, x.shape, check_invariants=False)
 
 
@@ -163,26 +176,37 @@ def _check_shapes(graph: Graph, x: Tensor, weight: Tensor | None) -> None:
 
 class _Multiply(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, rows: Tensor | None, mask: Mask) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, rows: Tensor | None, mask: Mask, shift: float, dropped: float
+    ) -> Tensor:
         ctx.rows, ctx.mask = rows, mask
-        result: Tensor = backend(x).multiply(x, rows, mask)
+        result: Tensor = backend(x).multiply(x, rows, mask, shift, dropped)
         return result
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        return call(_Multiply, gradients[0], ctx.rows, ctx.mask), None, None
+        # Constants have no derivative: a product without them.
+        product = call(_Multiply, gradients[0], ctx.rows, ctx.mask, 0.0, 0.0)
+        return product, None, None, None, None
 
 
 class _MultiplyCsr(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, values: Tensor, pointer: Tensor, columns: Tensor, mask: Mask) -> Tensor:
-        ctx.arguments = pointer, columns, mask
-        result: Tensor = backend(values).multiply_csr(pointer, columns, values, mask)
+    def forward(
+        ctx: Any,
+        values: Tensor,
+        pointer: Tensor,
+        columns: Tensor,
+        rows: Tensor | None,
+        mask: Mask,
+    ) -> Tensor:
+        ctx.arguments = pointer, columns, rows, mask
+        result: Tensor = backend(values).multiply_csr(pointer, columns, values, rows, mask)
         return result
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        return call(_MultiplyCsr, gradients[0], *ctx.arguments), None, None, None
+        return call(_MultiplyCsr, gradients[0], *ctx.arguments), None, None, None, None
 
 
 class _Edges(NamedTuple):
@@ -198,10 +222,10 @@ class _Edges(NamedTuple):
         return self.graph.rows(self.transposed)
 
     @property
-    def places(self) -> Tensor | None:
+    def coins(self) -> tuple[Tensor | None, Mask | None]:
         if self.mask is None:
-            return None
-        return self.graph.places(self.symmetric, self.transposed)
+            return None, None
+        return self.graph.coins(self.mask, self.symmetric, self.transposed)
 
     def transpose(self) -> "_Edges":
         return self._replace(transposed=not self.transposed)
@@ -216,7 +240,7 @@ class _Aggregate(torch.autograd.Function):
         is_learnt = weight is not None and weight.requires_grad  # else x may be freed
         ctx.save_for_backward(x if is_learnt else None, weight)
         ctx.edges = edges
-        result: Tensor = backend(x).aggregate(edges.rows, x, weight, edges.places, edges.mask)
+        result: Tensor = backend(x).aggregate(edges.rows, x, weight, *edges.coins)
         return result
 
     @staticmethod
@@ -235,7 +259,7 @@ class _EdgeProducts(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, y: Tensor, heads: int, edges: _Edges) -> Tensor:
         ctx.save_for_backward(x, y)
         ctx.edges = edges
-        result: Tensor = backend(x).edge_products(edges.rows, x, y, heads, edges.places, edges.mask)
+        result: Tensor = backend(x).edge_products(edges.rows, x, y, heads, *edges.coins)
         return result
 
     @staticmethod

@@ -7,6 +7,7 @@ layer not two calling threads.
 """
 
 import functools
+import math
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gnndrop.graph import Compressed, to_csr
-from gnndrop.kernels import _compiled
+from gnndrop.kernels import _compiled, reference
 from gnndrop.masks import HALF, Mask, column_words, gaussian_deviation
 
 DTYPES = (torch.float32, torch.float64)
@@ -33,23 +34,29 @@ HAS_MKL = bool(torch.backends.mkl.is_available())  # type: ignore[no-untyped-cal
 to_csr(torch.ones(1, 1))  # has torch's remark that CSR is in beta said here, unheard
 
 
-def multiply(x: Tensor, rows: Tensor | None, mask: Mask) -> Tensor:
+def multiply(
+    x: Tensor, rows: Tensor | None, mask: Mask, shift: float = 0.0, dropped: float = 0.0
+) -> Tensor:
     """See `gnndrop.kernels.reference.multiply`."""
     if mask.drops_all:
-        return torch.zeros_like(x, memory_format=torch.contiguous_format)
+        return torch.full_like(x, dropped, memory_format=torch.contiguous_format)
     out = torch.empty_like(x, memory_format=torch.contiguous_format)
-    arguments = (_array(x), _array(rows), *_coins(mask, x.dtype), _words(x.size(1)), out.numpy())
+    real = out.numpy().dtype.type
+    values = real(shift), real(dropped), _words(x.size(1)), out.numpy()
+    arguments = (_array(x), _array(rows), *_coins(mask, x.dtype), *values)
     _share(_compiled.multiply, arguments, _even(x.size(0), x.numel()))
     return out
 
 
-def multiply_csr(pointer: Tensor, columns: Tensor, values: Tensor, mask: Mask) -> Tensor:
+def multiply_csr(
+    pointer: Tensor, columns: Tensor, values: Tensor, rows: Tensor | None, mask: Mask
+) -> Tensor:
     """See `gnndrop.kernels.reference.multiply_csr`."""
     if mask.drops_all:
         return torch.zeros_like(values, memory_format=torch.contiguous_format)
     out = torch.empty_like(values, memory_format=torch.contiguous_format)
     matrix = _array(pointer), _array(columns), _array(values)
-    arguments = (*matrix, *_coins(mask, values.dtype), out.numpy())
+    arguments = (*matrix, _array(rows), *_coins(mask, values.dtype), out.numpy())
     _share(_compiled.multiply_csr, arguments, _even(len(pointer) - 1, 4 * len(values)))
     return out
 
@@ -181,6 +188,52 @@ def uniforms_csr(pointer: Tensor, columns: Tensor, values: Tensor, mask: Mask) -
     arguments = (_array(pointer), _array(columns), *_stream(mask), out.numpy())
     _share(_compiled.uniforms_csr, arguments, _even(len(pointer) - 1, 4 * len(values)))
     return out
+
+
+def multiply_relaxed(
+    x: Tensor, numbers: Tensor, logit: Tensor, temperature: float, is_scaled: bool
+) -> Tensor:
+    """See `gnndrop.kernels.reference.multiply_relaxed`; compiled for float32."""
+    if x.dtype != torch.float32:
+        return reference.multiply_relaxed(x, numbers, logit, temperature, is_scaled)
+    scale, *relaxation = _relaxation(logit, temperature, is_scaled)
+    arguments = (_array(x).reshape(-1), *relaxation, scale, numbers.numpy().reshape(-1))
+    _share(_compiled.multiply_relaxed, arguments, _blocks(x.numel()))
+    return numbers
+
+
+def relaxed_derivatives(
+    x: Tensor,
+    gradient: Tensor,
+    numbers: Tensor,
+    logit: Tensor,
+    temperature: float,
+    is_scaled: bool,
+) -> tuple[Tensor, Tensor]:
+    """See `gnndrop.kernels.reference.relaxed_derivatives`; compiled for float32."""
+    if x.dtype != torch.float32:
+        relaxation = logit, temperature, is_scaled
+        return reference.relaxed_derivatives(x, gradient, numbers, *relaxation)
+    scale, *factors = _relaxation(logit, temperature, is_scaled)
+    sums = torch.empty(-(-x.numel() // _compiled.RELAXED_BLOCK))
+    values = _array(x).reshape(-1), _array(gradient).reshape(-1)
+    fall = min(float(scale) / temperature, float(np.finfo(np.float32).max))
+    slopes = scale, scale - np.float32(1), np.float32(fall)
+    arguments = (*values, *factors, *slopes, numbers.numpy().reshape(-1), sums.numpy())
+    _share(_compiled.relaxed_derivatives, arguments, _blocks(x.numel()))
+    return numbers, sums.sum(dtype=torch.float64).to(logit.dtype)
+
+
+def _relaxation(logit: Tensor, temperature: float, is_scaled: bool) -> tuple[Any, ...]:
+    """Return 1/(1-p), if asked for; the logit in units of log 2; 1/t; p/(1-p); 1/t if whole."""
+    scale = float(reference.inverse_keep(logit)) if is_scaled else 1.0
+    units, power = float(logit) / math.log(2), 1 / temperature
+    whole = round(power) if power < 31.5 and math.isclose(power, round(power)) else 0
+    return *map(np.float32, (scale, units, power, float(logit.exp()))), np.int32(whole)
+
+
+def _blocks(entries: int) -> list[int]:
+    return _even(-(-entries // _compiled.RELAXED_BLOCK), 4 * entries)
 
 
 def attention(

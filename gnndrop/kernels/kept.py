@@ -67,10 +67,13 @@ class Kept:
 
     def _list(self, transposed: bool) -> tuple[Compressed, Tensor | None]:
         graph = self.graph
+        places, mask = None, self.mask
+        if self.chosen is None:
+            places, mask = graph.coins(mask, self.symmetric, transposed)
         listed: tuple[Compressed, Tensor | None] = self._kernels.list_kept(
             graph.rows(transposed),
-            None if self.chosen is not None else graph.places(self.symmetric, transposed),
-            self.mask,
+            places,
+            mask,
             self.protect_self_loops,
             self.weight,
             self.dtype,

@@ -9,20 +9,37 @@ from torch import Tensor
 from gnndrop.graph import Compressed
 from gnndrop.masks import Mask, fractions, gaussian_deviation, keep, mask_bits, normals
 
+LARGEST_LOGIT = 80.0  # of a rate so near to 1 that float32 still holds 1/(1-p)
 
-def multiply(x: Tensor, rows: Tensor | None, mask: Mask) -> Tensor:
-    """Mask a matrix: `x` of shape (R, C), row coordinates of shape (R,) or None for 0..R-1."""
+
+def multiply(
+    x: Tensor, rows: Tensor | None, mask: Mask, shift: float = 0.0, dropped: float = 0.0
+) -> Tensor:
+    """Mask a matrix: `x` of shape (R, C), row coordinates of shape (R,) or None for 0..R-1.
+
+    A kept entry is scaled and shifted, a dropped one replaced.
+    """
     if rows is None:
         rows = torch.arange(x.size(0), device=x.device)
     columns = torch.arange(x.size(1), device=x.device)
     kept = keep(mask, rows[:, None], columns)
-    return torch.where(kept, x * mask.scale, x.new_zeros(()))
+    return torch.where(kept, x * mask.scale + shift, dropped)
 
 
-def multiply_csr(pointer: Tensor, columns: Tensor, values: Tensor, mask: Mask) -> Tensor:
-    """Mask the stored entries of a CSR matrix of R rows: pointer (R + 1,), the others (n,)."""
-    rows = torch.repeat_interleave(pointer.diff())
-    kept = keep(mask, rows.long(), columns.long())
+def multiply_csr(
+    pointer: Tensor, columns: Tensor, values: Tensor, rows: Tensor | None, mask: Mask
+) -> Tensor:
+    """Mask the stored entries of a CSR matrix of R rows.
+
+    Args:
+        pointer: shape (R + 1,).
+        columns: shape (n,).
+        values: shape (n,).
+        rows: int64 of shape (R,), the rows' coordinates; by default 0..R-1.
+        mask: the mask.
+    """
+    places = torch.repeat_interleave(pointer.diff()).long()
+    kept = keep(mask, places if rows is None else rows[places], columns.long())
     return torch.where(kept, values * mask.scale, values.new_zeros(()))
 
 
@@ -221,6 +238,48 @@ def uniforms_csr(pointer: Tensor, columns: Tensor, values: Tensor, mask: Mask) -
     rows = torch.repeat_interleave(pointer.diff())
     numbers = fractions(mask_bits(mask, rows.long(), columns.long()))
     return numbers.to(values.dtype).expand(values.shape)
+
+
+def relax(numbers: Tensor, logit: Tensor, temperature: float, is_scaled: bool) -> Tensor:
+    r"""Return relaxed coins $z = \sigma((\mathrm{logit}\, u - \mathrm{logit}\, p) / t)$.
+
+    Differentiable by the logit, to any order.
+
+    Args:
+        numbers: u, uniform in (0, 1).
+        logit: that of p, broadcast against `numbers`.
+        temperature: t.
+        is_scaled: divide by 1-p.
+    """
+    relaxed = ((numbers.logit() - logit) / temperature).sigmoid()
+    return relaxed * inverse_keep(logit) if is_scaled else relaxed
+
+
+def inverse_keep(logit: Tensor) -> Tensor:
+    """Return 1/(1-p) of p's logit: finite, also where p is 1 to all digits."""
+    return 1 + logit.clamp(max=LARGEST_LOGIT).exp()
+
+
+def multiply_relaxed(
+    x: Tensor, numbers: Tensor, logit: Tensor, temperature: float, is_scaled: bool
+) -> Tensor:
+    """Multiply by relaxed coins; the numbers, of the shape of `x`, may be overwritten."""
+    return x * relax(numbers, logit, temperature, is_scaled)
+
+
+def relaxed_derivatives(
+    x: Tensor,
+    gradient: Tensor,
+    numbers: Tensor,
+    logit: Tensor,
+    temperature: float,
+    is_scaled: bool,
+) -> tuple[Tensor, Tensor]:
+    """Return the derivatives of `multiply_relaxed` by `x` and by the logit, a scalar."""
+    relaxed = relax(numbers, logit, temperature, False)
+    scale = inverse_keep(logit) if is_scaled else torch.ones_like(logit)
+    by_logit = gradient * x * relaxed * (scale - 1 - scale / temperature * (1 - relaxed))
+    return gradient * (relaxed * scale), by_logit.sum()
 
 
 def _coordinates(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -66,7 +66,8 @@ class Operator(nn.Module):
     """Of the factors; but for the first, nothing is dropped at a p below 1."""
     is_product: ClassVar[bool] = True
     """Whether entries are multiplied by independent factors, one for every point of the axes: all
-    moments are then known. Other operators on features say `mean_factors`."""
+    moments are then known. Other operators on features say `mean_factors`, and the covariance of
+    masked features, `feature_covariance(x, edge_index)`, where they know it."""
     presets: ClassVar[Presets] = {}
     """Values of options that reproduce a paper, by name; see `with_presets`."""
     alias_of: ClassVar[str | None] = None
@@ -78,6 +79,7 @@ class Operator(nn.Module):
         self.share = _choice("share", share, ("layer", "forward"))
         self.rescale = _choice("rescale", rescale, self.rescales)
         self._seed: int | None = None
+        self._seeds: tuple[int, ...] = ()
         self._calls: Counter[int] = Counter()
         self.prepare = Memo(Graph)
 
@@ -119,22 +121,25 @@ class Operator(nn.Module):
         spread = self.p * (1 - self.p)
         return scale * (1 - self.p), scale**2 * spread, scale**4 * spread * (1 - 6 * spread)
 
-    def start_pass(self, seed: int | None = None) -> Self:
+    def start_pass(self, seed: int | None = None, *others: int) -> Self:
         """Begin a forward pass: masks follow `seed` and calls count from 0, until `end_pass`.
 
         Args:
             seed: any integer; None takes one draw from torch's global generator, in evaluation,
                 where nothing is random, none.
+            others: the seeds of further samples, computed at once, one block of nodes below the
+                other (`Mask.keys`).
         """
         if seed is None:
             seed = draw_seed() if self.training else 0
         self._seed = seed
+        self._seeds = (seed, *others) if others else ()
         self._calls.clear()
         return self
 
     def end_pass(self) -> None:
         """End the pass: each further call outside of one is its own."""
-        self._seed = None
+        self._seed, self._seeds = None, ()
 
     @property
     def in_pass(self) -> bool:
@@ -162,12 +167,14 @@ class Operator(nn.Module):
         else:
             call = self._calls[layer]
             self._calls[layer] += 1
+        site = self.alias_of or self.name
         return Mask(
-            key=stream_key(seed, self.alias_of or self.name, layer, call),
+            key=stream_key(seed, site, layer, call),
             p=self.p,
             by_row=not ROW_AXES.isdisjoint(self.axes),
             by_column=not COLUMN_AXES.isdisjoint(self.axes),
             scale=inverse_scale(self.p) if self.rescale == "inverse" else 1.0,
+            keys=tuple(stream_key(one, site, layer, call) for one in self._seeds),
         )
 
     def extra_repr(self) -> str:

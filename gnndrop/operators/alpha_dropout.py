@@ -66,11 +66,19 @@ class AlphaDropout(FeatureOperator):
         """Return the mean a (1-p) of every node's factors in training."""
         return torch.full((num_nodes,), self.slope * (1 - self.p), dtype=torch.float64)
 
+    def feature_covariance(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        r"""Return the covariance of all masked entries of `x`, shape (N * C, N * C).
+
+        They are independent, of variance $a^2 p (1-p) (x_{ic} - \alpha')^2$.
+        """
+        spread = self.slope**2 * self.p * (1 - self.p)
+        return torch.diag(spread * (x - SATURATION).flatten() ** 2)
+
     def multiply(self, x: Tensor, mask: Mask) -> Tensor:
         """Apply a given mask to a matrix of nodes x channels."""
-        # a x + b where kept, a alpha' + b where dropped: they differ by a (x - alpha').
-        masked = masked_multiply(x - SATURATION, replace(mask, scale=self.slope))
-        return masked.add_(self.dropped_value)
+        low = self.dropped_value
+        shift = low - self.slope * SATURATION  # b
+        return masked_multiply(x, replace(mask, scale=self.slope), shift=shift, dropped=low)
 
     def multiply_sparse(self, x: Tensor, mask: Mask) -> Tensor:
         """Apply a given mask to a sparse CSR matrix; the result is dense."""

@@ -48,13 +48,13 @@ class CompositeOperator(Operator):
         """Whether the masked values have the clean ones as their expectation, in every part."""
         return all(part.is_unbiased for part in self.operators)
 
-    def start_pass(self, seed: int | None = None) -> Self:
+    def start_pass(self, seed: int | None = None, *others: int) -> Self:
         """Begin a forward pass of all parts, by one seed: see `Operator.start_pass`."""
         if seed is None:
             seed = draw_seed() if self.training else 0
         for part in self.operators:
-            part.start_pass(seed)
-        return super().start_pass(seed)
+            part.start_pass(seed, *others)
+        return super().start_pass(seed, *others)
 
     def end_pass(self) -> None:
         """End the pass of all parts."""
@@ -103,12 +103,17 @@ class Combined(CompositeOperator):
             raise ParameterError(
                 f"the parts of a combination must have coins of their own, got {', '.join(names)}"
             )
-        self.name = "+".join(part.name for part in self.operators)
+        self.name = "+".join(part.name for part in super().operators)
+
+    @property
+    def operators(self) -> list[Operator]:
+        """The parts, in order; first those that look at features, which others drop."""
+        return sorted(super().operators, key=lambda part: not getattr(part, "observes", False))
 
     @property
     def spec(self) -> str:
         """The spec string that builds this operator."""
-        return "+".join(part.spec for part in self.operators)
+        return "+".join(part.spec for part in super().operators)
 
     def forward(self, *values: Any) -> Any:
         """Apply the parts one after the other, where all act on the same thing.

@@ -1,23 +1,18 @@
 """Concrete dropout: feature dropout whose rate is learnt, one for every layer."""
 
-import math
-from dataclasses import dataclass, replace
-from typing import Self
+from dataclasses import replace
 
-import torch
-from torch import Tensor, nn
-from torch.nn.functional import logsigmoid
+from torch import Tensor
 
 from gnndrop.errors import ParameterError
-from gnndrop.kernels.noise import uniforms
+from gnndrop.kernels.concrete import relaxed_multiply, relaxed_multiply_sparse
 from gnndrop.masks import Mask
 from gnndrop.operators._base import FeatureOperator, Share, declare
-
-POINTS = 1 << 14  # of the midpoint rule; at a temperature of 0.1 its error is below 1e-9
+from gnndrop.operators._relaxed import RelaxedMask, RelaxedOperator, check_strength
 
 
 @declare
-class ConcreteDropout(FeatureOperator):
+class ConcreteDropout(RelaxedOperator, FeatureOperator):
     r"""Feature dropout by relaxed coins, through which the rate p is learnt by gradient descent.
 
     $\tilde x_{ic} = z_{ic} x_{ic} / (1-p_l)$ with
@@ -29,7 +24,10 @@ class ConcreteDropout(FeatureOperator):
     parameter would pull rates to 1/2.
 
     `penalty` is the regularizer, to be added to a loss that is a mean over N nodes: the paper sets
-    `entropy_strength` to 1/N and `weight_strength` to $l^2/(2N)$ with the prior length scale l.
+    `entropy_strength` to 1/N and `weight_strength` to $l^2/(2N)$ with the prior length scale l. An
+    operator does not know the weights behind it: `fit` adds the entropies alone and leaves weights
+    to its weight decay, which does not grow with the rate. In a loop of one's own, `penalty` with
+    the weights of the layers is all of it.
 
     Source: Gal, Hron and Kendall, "Concrete dropout" (NeurIPS 2017); the default of the temperature
     and of the strengths are those of its public implementations.
@@ -49,6 +47,7 @@ class ConcreteDropout(FeatureOperator):
         ParameterError: if an option is out of its range; by a call, if there are more layers.
 
     Example:
+        >>> import torch
         >>> dropout = ConcreteDropout(p=0.3).start_pass(0)
         >>> dropout(torch.ones(100, 4)).sum().backward()
         >>> bool(dropout.logit.grad[0] != 0), round(float(dropout.rates[0]), 3)
@@ -58,7 +57,6 @@ class ConcreteDropout(FeatureOperator):
     name = "concrete-dropout"
     axes = ("node", "channel")
     source = "Gal et al. 2017"
-    distribution = "concrete"
 
     def __init__(
         self,
@@ -70,87 +68,43 @@ class ConcreteDropout(FeatureOperator):
         weight_strength: float = 1e-6,
         max_layers: int = 16,
     ) -> None:
-        super().__init__(p, share, rescale)
-        if not (0 < temperature < math.inf):
-            raise ParameterError(f"temperature must be above 0 and finite, got {temperature}")
-        for name, strength in (("entropy", entropy_strength), ("weight", weight_strength)):
-            if not 0 <= strength < math.inf:
-                raise ParameterError(f"{name}_strength must be 0 or more, got {strength}")
-        if max_layers < 1:
-            raise ParameterError(f"max_layers must be 1 or more, got {max_layers}")
-        self.temperature = temperature
-        self.entropy_strength = entropy_strength
-        self.weight_strength = weight_strength
-        self.max_layers = max_layers
-        start = torch.tensor(self.p, dtype=torch.float64).logit().to(torch.get_default_dtype())
-        self.logit = nn.Parameter(start.repeat(max_layers), requires_grad=0 < self.p < 1)
-        self._widths: dict[int, int] = {}
-
-    @property
-    def rates(self) -> Tensor:
-        """The present rate of every layer, of shape (max_layers,)."""
-        return self.logit.detach().sigmoid()
-
-    @property
-    def is_unbiased(self) -> bool:
-        """Whether the masked values have the clean ones as their expectation: never below p = 1."""
-        return False
-
-    @property
-    def factor_cumulants(self) -> tuple[float, float, float]:
-        """Mean, variance and fourth cumulant of the first layer's factors, by quadrature."""
-        if not 0 < self.p < 1:
-            return 1.0 - self.p, 0.0, 0.0
-        numbers = (torch.arange(POINTS, dtype=torch.float64) + 0.5) / POINTS
-        factors = self._factors(numbers, 0).detach()
-        squares = (factors - factors.mean()) ** 2
-        fourth = (squares**2).mean() - 3 * squares.mean() ** 2
-        return float(factors.mean()), float(squares.mean()), float(fourth)
-
-    def start_pass(self, seed: int | None = None) -> Self:
-        """Begin a forward pass: see `Operator.start_pass`."""
-        self._widths.clear()
-        return super().start_pass(seed)
+        super().__init__(p, share, rescale, temperature, entropy_strength, max_layers)
+        self.weight_strength = check_strength("weight_strength", weight_strength)
 
     def next_mask(self, layer: int = 0) -> Mask:
-        """Return the mask of the next call of a layer; it knows whose rate to take.
-
-        Raises:
-            ParameterError: if there are more layers than rates.
-        """
+        """Return the mask of the next call of a layer; with `rescale=eval`, 1-p in evaluation."""
         mask = super().next_mask(layer)
-        layer = 0 if self.share == "forward" else layer
-        if layer >= self.max_layers:
-            raise ParameterError(
-                f"max_layers must be above the number of layers, got {self.max_layers} "
-                f"for layer {layer}"
-            )
-        if not self.training:
-            return replace(mask, scale=1 - float(self.rates[layer]))
-        return _ConcreteMask(**vars(mask), layer=layer)
+        if self.training or not isinstance(mask, RelaxedMask):
+            return mask
+        return replace(mask, scale=1 - float(self.rates[mask.layer]))
 
     def multiply(self, x: Tensor, mask: Mask) -> Tensor:
         """Apply a given mask to a matrix of nodes x channels."""
-        if not isinstance(mask, _ConcreteMask) or mask.drops_all:
+        logit = self._learnt(x, mask)
+        if logit is None:
             return super().multiply(x, mask)
-        self._widths[mask.layer] = x.size(1)
-        return x * self._factors(uniforms(x, mask), mask.layer)
+        return relaxed_multiply(x, mask, logit, *self._relaxation)
 
     def multiply_sparse(self, x: Tensor, mask: Mask) -> Tensor:
         """Apply a given mask to a sparse CSR matrix."""
-        if not isinstance(mask, _ConcreteMask) or mask.drops_all:
+        logit = self._learnt(x, mask)
+        if logit is None:
             return super().multiply_sparse(x, mask)
+        return relaxed_multiply_sparse(x, mask, logit, *self._relaxation)
+
+    def _learnt(self, x: Tensor, mask: Mask) -> Tensor | None:
+        """Note how wide the layer of a mask is, and return its logit, if it has any coins."""
+        if not self.training or not isinstance(mask, RelaxedMask) or mask.drops_all:
+            return None
         self._widths[mask.layer] = x.size(1)
-        values = x.values() * self._factors(uniforms(x, mask), mask.layer)
-        return torch.sparse_csr_tensor(
-            x.crow_indices(), x.col_indices(), values, x.shape, check_invariants=False
-        )
+        return self.logit[mask.layer].to(x.dtype)
 
     def penalty(self, *weights: Tensor) -> Tensor:
         r"""Return the regularizer of the layers of the last pass, to be added to the loss.
 
         $\sum_l \lambda_H K_l (p_l \log p_l + (1-p_l) \log(1-p_l))$ with $K_l$ channels, plus
-        $\lambda_W \lVert W_l \rVert^2 / (1-p_l)$ for the weights that are given.
+        $\lambda_W (1-p_l) \lVert M_l \rVert^2$ for the weights that are given. The paper's M
+        multiplies coins that are not rescaled: it is W, or $W / (1-p_l)$ with `rescale=inverse`.
 
         Args:
             weights: what multiplies the dropped features, one for each of the layers, in order, or
@@ -167,29 +121,9 @@ class ConcreteDropout(FeatureOperator):
             raise ParameterError(
                 f"there must be one weight per layer, got {len(weights)} for {len(layers)} layers"
             )
-        logits = self.logit[layers]
-        entropies = logits.sigmoid() * logsigmoid(logits) + (-logits).sigmoid() * logsigmoid(
-            -logits
-        )
-        widths = logits.new_tensor([self._widths[layer] for layer in layers])
-        total = self.entropy_strength * (widths * entropies).sum()
-        for logit, weight in zip(logits, weights, strict=False):
-            total = total + self.weight_strength * weight.square().sum() / (-logit).sigmoid()
+        total = self.entropy_strength * self.negative_entropy()
+        for layer, weight in zip(layers, weights, strict=False):
+            keep = (-self.logit[layer]).sigmoid()
+            factor = 1 / keep if self.rescale == "inverse" else keep
+            total = total + self.weight_strength * factor * weight.square().sum()
         return total
-
-    def _factors(self, numbers: Tensor, layer: int) -> Tensor:
-        """Return the factors that uniform numbers make, at the rate of a layer."""
-        logit = self.logit[layer].to(numbers.dtype)
-        factors = ((numbers.logit() - logit) / self.temperature).sigmoid()
-        return factors / (-logit).sigmoid() if self.rescale == "inverse" else factors
-
-
-@dataclass(frozen=True, kw_only=True)
-class _ConcreteMask(Mask):
-    """A mask whose rate is learnt.
-
-    Args:
-        layer: the layer whose rate it has.
-    """
-
-    layer: int

@@ -6,7 +6,6 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse
 import torch
-from numpy.typing import NDArray
 from scipy.optimize import brentq
 from torch import Tensor
 
@@ -125,6 +124,24 @@ class DropBlock(FeatureOperator):
         kept = (1 - rate) ** sizes.double()
         return kept / (1 - self.p) if self.rescale == "inverse" and self.p < 1 else kept
 
+    def feature_covariance(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        r"""Return the covariance of all masked entries of `x`, shape (N * C, N * C).
+
+        $\mathrm{Cov}(m_i, m_k) = (1-\gamma)^{|B_i \cup B_k|} - (1-\gamma)^{b_i + b_k}$; it forms
+        all pairs of nodes: for small graphs.
+        """
+        ends = self.prepare(endpoints(edge_index), len(x)).edge_index
+        rate, sizes, _ = self._calibrate(ends, len(x), self.radius, self.p)
+        balls = _balls(ends, len(x), self.radius).astype(np.int64)
+        common = torch.from_numpy((balls @ balls.T).toarray())
+        apart = sizes[:, None] + sizes
+        spread = (1 - rate) ** (apart - common).double() - (1 - rate) ** apart.double()
+        if self.rescale == "inverse" and self.p < 1:
+            spread = spread / (1 - self.p) ** 2
+        values = x.flatten()
+        places = torch.arange(len(x)).repeat_interleave(x.size(1))
+        return spread[places[:, None], places] * values[:, None] * values
+
     def multiply(self, x: Tensor, mask: Mask) -> Tensor:
         """Apply a given mask to a matrix of nodes x channels."""
         if not isinstance(mask, _BlockMask):
@@ -170,7 +187,8 @@ class _Calibration(NamedTuple):
 
 def _calibrate(edge_index: Tensor, num_nodes: int, radius: int, p: float) -> _Calibration:
     """Find the rate of centres at which the expected fraction of dropped nodes is p."""
-    sizes = torch.from_numpy(_ball_sizes(edge_index, num_nodes, radius)).to(edge_index.device)
+    balls = _balls(edge_index, num_nodes, radius)
+    sizes = torch.from_numpy(np.diff(balls.indptr).astype(np.int64)).to(edge_index.device)
     known, counts = torch.unique(sizes, return_counts=True)
     known, shares = known.double(), counts.double() / max(num_nodes, 1)
 
@@ -185,7 +203,8 @@ def _calibrate(edge_index: Tensor, num_nodes: int, radius: int, p: float) -> _Ca
     return _Calibration(float(rate), sizes, Graph(both, num_nodes))
 
 
-def _ball_sizes(edge_index: Tensor, num_nodes: int, radius: int) -> NDArray[np.int64]:
+def _balls(edge_index: Tensor, num_nodes: int, radius: int) -> scipy.sparse.csr_array:
+    """Return which nodes lie in the ball around each one, boolean of shape (N, N)."""
     source, target = edge_index.cpu().numpy()
     size = num_nodes, num_nodes
     edges = scipy.sparse.coo_array((np.ones(len(source), dtype=bool), (source, target)), shape=size)
@@ -194,5 +213,4 @@ def _ball_sizes(edge_index: Tensor, num_nodes: int, radius: int) -> NDArray[np.i
     reached = identity
     for _ in range(radius):
         reached = reached @ step
-    sizes: NDArray[np.int64] = np.diff(reached.indptr).astype(np.int64)
-    return sizes
+    return reached

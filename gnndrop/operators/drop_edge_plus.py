@@ -23,7 +23,9 @@ class DropEdgePlus(EdgeOperator):
     that of the first layer and a = `growth`. They are drawn without replacement with probability
     proportional to $\max(x_u \cdot x_v, 0) + 10^{-10}$; the edges of a layer are among those of the
     next one. Normalization sees the kept graph. The features x are those that the model's first
-    layer aggregates; without any all edges are alike.
+    layer aggregates, before other parts of a combination drop any of them: the paper's code knows
+    the data's alone. Of operators attached one by one, this one must be the first. Without features
+    all edges are alike.
 
     Self-loops stay, and both directions of an undirected edge stay together. How likely an edge is
     kept has no closed form; `mean_factors` sums over all sets of few edges.
@@ -56,6 +58,8 @@ class DropEdgePlus(EdgeOperator):
     source = "Han et al. 2023"
     rescales: ClassVar[tuple[str, ...]] = ("renormalize",)
     is_product = False
+    observes: ClassVar[bool] = True
+    """Whether features decide; in a combination nothing drops them before."""
 
     def __init__(self, p: float = 0.5, growth: float = 1.0, symmetric: bool | None = None) -> None:
         super().__init__(p, "forward", symmetric=symmetric)  # the layers share their draw
@@ -67,10 +71,10 @@ class DropEdgePlus(EdgeOperator):
         self._pool = Memo(make_pool)
         self._weights = Memo(_weights)
 
-    def start_pass(self, seed: int | None = None) -> Self:
+    def start_pass(self, seed: int | None = None, *others: int) -> Self:
         """Begin a forward pass; see `Operator`."""
         self._features = None
-        return super().start_pass(seed)
+        return super().start_pass(seed, *others)
 
     def end_pass(self) -> None:
         """End the pass, and forget the features."""

@@ -63,6 +63,11 @@ class DropPath(FeatureOperator):
         self.axes = (self.per,)
         self.num_layers: int | None = None  # of the model it is attached to
 
+    @property
+    def is_product(self) -> bool:  # type: ignore[override]  # of options, not of the class alone
+        """Whether all layers have factors of one distribution: not where the rate grows."""
+        return not self.growing
+
     def rate(self, layer: int) -> float:
         """Return the rate of a layer; stand-alone, where no depth is known, p itself."""
         if not self.growing or self.num_layers is None:

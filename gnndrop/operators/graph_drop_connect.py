@@ -1,23 +1,18 @@
 """Graph DropConnect: relaxed coins for every edge and block of channels, at learnt rates."""
 
-import math
-from dataclasses import dataclass
-from typing import Self
-
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import logsigmoid
+from torch import Tensor
 
 from gnndrop.errors import ParameterError
 from gnndrop.graph import Graph
+from gnndrop.kernels.reference import relax
 from gnndrop.masks import Mask, coin_bits, fractions, row_key
 from gnndrop.operators._base import MessageOperator, Share, _along, declare
-
-POINTS = 1 << 14  # of the midpoint rule
+from gnndrop.operators._relaxed import RelaxedMask, RelaxedOperator
 
 
 @declare
-class GraphDropConnect(MessageOperator):
+class GraphDropConnect(RelaxedOperator, MessageOperator):
     r"""Drop edges for blocks of channels by relaxed coins, through whose rates gradients flow.
 
     $y_{ic} = \sum_{e:j \to i} z_{eb} w_e x_{jc} / (1-p_{lb})$ for channel c of block b in layer l,
@@ -61,7 +56,6 @@ class GraphDropConnect(MessageOperator):
     name = "graph-drop-connect"
     axes = ("edge", "block")
     source = "Hasanzadeh et al. 2020"
-    distribution = "concrete"
 
     def __init__(
         self,
@@ -73,64 +67,11 @@ class GraphDropConnect(MessageOperator):
         entropy_strength: float = 1e-5,
         max_layers: int = 16,
     ) -> None:
-        super().__init__(p, share, rescale)
-        if not 0 < temperature < math.inf:
-            raise ParameterError(f"temperature must be above 0 and finite, got {temperature}")
-        if not 0 <= entropy_strength < math.inf:
-            raise ParameterError(f"entropy_strength must be 0 or more, got {entropy_strength}")
-        if blocks < 1 or max_layers < 1:
-            raise ParameterError(
-                f"blocks and max_layers must be 1 or more, got {blocks} and {max_layers}"
-            )
+        if blocks < 1:
+            raise ParameterError(f"blocks must be 1 or more, got {blocks}")
+        rest = temperature, entropy_strength, max_layers
+        super().__init__(p, share, rescale, *rest, shape=(blocks,))
         self.blocks = blocks
-        self.temperature = temperature
-        self.entropy_strength = entropy_strength
-        self.max_layers = max_layers
-        start = torch.tensor(self.p, dtype=torch.float64).logit().to(torch.get_default_dtype())
-        self.logit = nn.Parameter(start.repeat(max_layers, blocks), requires_grad=0 < self.p < 1)
-        self._used: set[int] = set()
-
-    @property
-    def rates(self) -> Tensor:
-        """The present rate of every layer and block, of shape (max_layers, blocks)."""
-        return self.logit.detach().sigmoid()
-
-    @property
-    def is_unbiased(self) -> bool:
-        """Whether the masked values have the clean ones as their expectation: never below p = 1."""
-        return False
-
-    @property
-    def factor_cumulants(self) -> tuple[float, float, float]:
-        """Mean, variance and fourth cumulant of the first factors, by quadrature."""
-        if not 0 < self.p < 1:
-            return 1.0 - self.p, 0.0, 0.0
-        numbers = (torch.arange(POINTS, dtype=torch.float64) + 0.5) / POINTS
-        factors = self._factors(numbers[:, None], 0).detach()[:, 0]
-        squares = (factors - factors.mean()) ** 2
-        fourth = (squares**2).mean() - 3 * squares.mean() ** 2
-        return float(factors.mean()), float(squares.mean()), float(fourth)
-
-    def start_pass(self, seed: int | None = None) -> Self:
-        """Begin a forward pass: see `Operator.start_pass`."""
-        self._used.clear()
-        return super().start_pass(seed)
-
-    def next_mask(self, layer: int = 0) -> Mask:
-        """Return the mask of the next call of a layer; it knows whose rates to take.
-
-        Raises:
-            ParameterError: if there are more layers than rates.
-        """
-        mask = super().next_mask(layer)
-        layer = 0 if self.share == "forward" else layer
-        if layer >= self.max_layers:
-            raise ParameterError(
-                f"max_layers must be above the number of layers, got {self.max_layers} "
-                f"for layer {layer}"
-            )
-        self._used.add(layer)
-        return _BlockMask(**vars(mask), layer=layer)
 
     def edge_factors(self, graph: Graph, mask: Mask) -> Tensor:
         """Return the factor of every edge and block, of shape (E, blocks)."""
@@ -160,31 +101,12 @@ class GraphDropConnect(MessageOperator):
         Returns:
             A scalar, differentiable by `logit`; 0 before any pass.
         """
-        logits = self.logit[sorted(self._used)]
-        entropies = logits.sigmoid() * logsigmoid(logits)
-        entropies = entropies + (-logits).sigmoid() * logsigmoid(-logits)
-        return self.entropy_strength * entropies.sum()
+        return self.entropy_strength * self.negative_entropy()
 
     def _of_coordinates(self, coordinates: Tensor, mask: Mask) -> Tensor:
-        if not isinstance(mask, _BlockMask) or mask.drops_all:
+        if not isinstance(mask, RelaxedMask) or mask.drops_all:
             return self.logit.new_zeros(len(coordinates), self.blocks)
         columns = torch.arange(self.blocks, device=coordinates.device)
         bits = coin_bits(row_key(mask.key, coordinates)[:, None], columns)
-        return self._factors(fractions(bits).to(self.logit.dtype), mask.layer)
-
-    def _factors(self, numbers: Tensor, layer: int) -> Tensor:
-        """Return the factors that uniform numbers, by column a block, make in a layer."""
-        logit = self.logit[layer].to(numbers.dtype)
-        factors = ((numbers.logit() - logit) / self.temperature).sigmoid()
-        return factors / (-logit).sigmoid() if self.rescale == "inverse" else factors
-
-
-@dataclass(frozen=True, kw_only=True)
-class _BlockMask(Mask):
-    """A mask whose rates are learnt.
-
-    Args:
-        layer: the layer whose rates it has.
-    """
-
-    layer: int
+        numbers = fractions(bits).to(self.logit.dtype)
+        return relax(numbers, self.logit[mask.layer], *self._relaxation)

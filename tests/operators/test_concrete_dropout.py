@@ -180,6 +180,17 @@ def test_penalty_is_the_papers() -> None:
         operator.penalty(weights[0])
 
 
+def test_weights_count_as_the_paper_has_them() -> None:
+    """Those of the paper multiply coins that are not rescaled; ours are 1-p times them."""
+    x, weight = torch.ones(4, 6), torch.full((6, 2), 3.0)
+    penalties = []
+    for rescale, factor in (("none", 1.0), ("inverse", 0.8), ("eval", 1.0)):
+        operator = ConcreteDropout(0.2, rescale=rescale, entropy_strength=0.0, weight_strength=0.5)
+        operator.start_pass(0)(x)
+        penalties.append(float(operator.penalty(factor * weight).detach()))
+    assert all(math.isclose(one, 0.5 * 0.8 * 108, rel_tol=1e-6) for one in penalties)
+
+
 @pytest.mark.parametrize(("entropy", "rises"), [(0.0, False), (10.0, True)])
 def test_the_rate_is_learnt(entropy: float, rises: bool) -> None:
     """Noise costs a regression, so that p falls, unless the entropy is worth more."""

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 from typing import Any
 
 import pytest
@@ -140,6 +141,23 @@ def test_the_features_are_those_of_the_first_layer_and_of_this_pass() -> None:
     assert seen[0] == seen[2] != seen[1]
     alone, _ = DropEdgePlus(0.5).start_pass(4)(edge_index, x=x)
     assert seen[0][0] == set(map(tuple, alone.T.tolist()))
+
+
+@pytest.mark.parametrize(
+    "spec",
+    ["dropout:p=0.5+drop-edge-plus", "drop-edge-plus+dropout:p=0.5", "drop-node+drop-edge-plus"],
+)
+def test_in_a_combination_the_features_are_the_clean_ones(spec: str) -> None:
+    edge_index, x = random_graph(), features(40)
+    model = pyg.GraphSAGE(3, 3, 2).double()
+    for seed in range(3):
+        with attach(model, spec) as handle:
+            assert handle.operator.name == re.sub(":[^+]*", "", spec)
+            handle.operator.start_pass(seed)
+            first = counts(model, x, edge_index)[0]
+            handle.operator.end_pass()
+        alone, _ = DropEdgePlus().start_pass(seed)(edge_index, x=x)
+        assert first == set(map(tuple, alone.T.tolist()))
 
 
 def test_similar_ends_stay() -> None:

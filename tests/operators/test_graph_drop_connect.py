@@ -125,6 +125,12 @@ def test_the_penalty_is_the_negative_entropy_of_what_acted(case: Any) -> None:
     torch.testing.assert_close(operator.penalty(), -0.5 * 4 * entropy)
 
 
+def test_at_p_one_there_is_no_rate_to_penalize(case: Any) -> None:
+    operator = GraphDropConnect(p=1.0)
+    case.run(operator, 0)
+    assert float(operator.penalty()) == 0
+
+
 def test_evaluation_is_clean_and_p_one_gives_zeros(case: Any) -> None:
     layer = pyg.GCNConv(5, 4, bias=False).double()
     before = layer(case.x, case.edge_index)
@@ -140,8 +146,8 @@ def test_evaluation_is_clean_and_p_one_gives_zeros(case: Any) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"blocks": 0}, "blocks and max_layers must be 1 or more, got 0 and 16"),
-        ({"max_layers": 0}, "blocks and max_layers must be 1 or more, got 2 and 0"),
+        ({"blocks": 0}, "blocks must be 1 or more, got 0"),
+        ({"max_layers": 0}, "max_layers must be 1 or more, got 0"),
         ({"temperature": 0.0}, "temperature must be above 0 and finite, got 0"),
         ({"entropy_strength": -1.0}, "entropy_strength must be 0 or more, got -1"),
     ],

@@ -1,0 +1,65 @@
+"""What models are called with: features by row sums, sparse where that pays."""
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.data import Data
+
+from gnndrop.graph import to_csr
+
+# Below this share of stored entries a sparse product is cheaper than a dense one.
+SPARSE_DENSITY = 0.2
+# The attribute by which `fit` tells what the model was trained on.
+NORMALIZES = "normalize_features"
+
+
+def prepare_inputs(model: nn.Module, data: Data, normalize: bool = True) -> tuple[Tensor, ...]:
+    """Return what `fit` calls the model with: features, edges and, where there are any, weights.
+
+    Args:
+        model: sparse features are made for models that say `takes_sparse`.
+        data: the graph; it is not changed.
+        normalize: scale the rows of bag-of-words features to sum one.
+
+    Example:
+        >>> x = torch.tensor([[1.0, 1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0, 0.0]])
+        >>> data = Data(x=x, edge_index=torch.empty(2, 0, dtype=torch.int64))
+        >>> prepare_inputs(nn.Linear(5, 2), data)[0][0].tolist()
+        [0.5, 0.5, 0.0, 0.0, 0.0]
+    """
+    x = prepare_features(model, data.x, normalize)
+    weight = data.get("edge_weight")
+    return (x, data.edge_index) if weight is None else (x, data.edge_index, weight)
+
+
+def prepare_features(model: nn.Module, x: Tensor, normalize: bool) -> Tensor:
+    """Return dense features as a model takes them: see `prepare_inputs`.
+
+    Example:
+        >>> x = torch.tensor([[1.0, 1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0, 0.0]])
+        >>> prepare_features(nn.Linear(5, 2), x, normalize=False) is x
+        True
+    """
+    density = int(x.count_nonzero()) / x.numel() if x.numel() else 1.0
+    is_bag_of_words = density < 0.5 and float(x.min()) >= 0
+    sums = x.sum(1).clamp(min=torch.finfo(x.dtype).tiny)
+    if getattr(model, "takes_sparse", False) and density < SPARSE_DENSITY:
+        x = _narrow(to_csr(x))
+        if normalize and is_bag_of_words:
+            x = _divide_rows(x, sums)
+    elif normalize and is_bag_of_words:
+        x = x / sums[:, None]
+    return x
+
+
+def _narrow(x: Tensor) -> Tensor:
+    """Return a CSR matrix with indices of 32 bits: kernels wait for memory."""
+    indices = x.crow_indices().int(), x.col_indices().int()
+    return torch.sparse_csr_tensor(*indices, x.values(), x.shape, check_invariants=False)
+
+
+def _divide_rows(x: Tensor, divisors: Tensor) -> Tensor:
+    pointer = x.crow_indices()
+    values = x.values() / divisors.repeat_interleave(pointer.diff())
+    return torch.sparse_csr_tensor(
+        pointer, x.col_indices(), values, x.shape, check_invariants=False
+    )

@@ -1,0 +1,125 @@
+"""What a model draws through torch, seen from outside: nothing in the model is replaced.
+
+`F.dropout` gets masks by coordinates, as gnndrop's operators have them: nn.Dropout, functional and
+attention dropout all end there. Other functions draw from torch's generator as they always do; that
+they do is noted. Normalization by stored statistics stays in evaluation, whatever the flags say.
+
+Source: `torch.overrides.TorchFunctionMode`.
+"""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from gnndrop.kernels import masked_multiply
+from gnndrop.masks import Mask, inverse_scale, stream_key
+from gnndrop.uncertainty.sites import Watch
+
+DROPOUT = "F.dropout"
+# Functions that draw where their argument `training` says so, and their rate is above zero.
+FLAGGED = (
+    F.alpha_dropout,
+    F.dropout1d,
+    F.dropout2d,
+    F.dropout3d,
+    F.feature_alpha_dropout,
+    F.multi_head_attention_forward,
+    F.rrelu,
+)
+DRAWING = {
+    *(getattr(torch, name) for name in ("bernoulli", "binomial", "multinomial", "normal")),
+    *(getattr(torch, name) for name in ("poisson", "rand", "rand_like", "randint", "randint_like")),
+    *(getattr(torch, name) for name in ("randn", "randn_like", "randperm")),
+    *(getattr(Tensor, name) for name in ("bernoulli", "bernoulli_", "cauchy_", "exponential_")),
+    *(getattr(Tensor, name) for name in ("geometric_", "log_normal_", "multinomial", "normal_")),
+    *(getattr(Tensor, name) for name in ("random_", "uniform_")),
+}
+
+
+class Interceptor(TorchFunctionMode):
+    """Masks `F.dropout` and notes every other draw while it is entered.
+
+    In places that are `forced`, `F.dropout` drops whatever its flag says.
+
+    Args:
+        watch: counts the draws.
+        is_chosen: whether the function at the present place is to draw; asked for `F.dropout`.
+        num_nodes: with which `F.dropout` has one mask for all nodes; None for a mask for each.
+    """
+
+    def __init__(
+        self, watch: Watch, is_chosen: Callable[[str], bool], num_nodes: int | None
+    ) -> None:
+        super().__init__()
+        self.watch = watch
+        self.is_chosen = is_chosen
+        self.num_nodes = num_nodes
+        self.seed = 0
+        self.forced: set[str] = set()
+        self.has_normalized = False
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Stand before every torch function."""
+        kwargs = kwargs or {}
+        if function is F.dropout:
+            return self._drop(*args, **kwargs)
+        if function is F.batch_norm:
+            return self._normalize(*args, **kwargs)
+        if function in DRAWING:
+            self.watch.note(f"torch.{function.__name__}")
+        elif function in FLAGGED:
+            self._note_flagged(function, args, kwargs)
+        elif function is F.scaled_dot_product_attention:
+            p = kwargs.get("dropout_p", args[4] if len(args) > 4 else 0.0)
+            if p > 0:
+                self.watch.note("F.scaled_dot_product_attention", p)
+        return function(*args, **kwargs)
+
+    def _drop(
+        self, input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
+    ) -> Tensor:
+        """Drop by coins of place, number of the call, row and column; never in place."""
+        place = self.watch.place
+        if not (training or place in self.forced):
+            return input
+        number = self.watch.note(DROPOUT, p)
+        if p == 0 or not self.is_chosen(place):
+            return input
+        rows = input.reshape(len(input), -1) if input.dim() else input.reshape(1, 1)
+        mask = Mask(
+            key=stream_key(self.seed, f"{place} {DROPOUT}", number),
+            p=p,
+            by_row=len(rows) != self.num_nodes,
+            scale=inverse_scale(p),
+        )
+        return masked_multiply(rows, mask).view(input.shape)
+
+    def _note_flagged(self, function: Any, args: tuple[Any, ...], kwargs: Any) -> None:
+        bound = inspect.signature(function).bind(*args, **kwargs)
+        bound.apply_defaults()
+        p = bound.arguments.get("p", bound.arguments.get("dropout_p"))
+        if bound.arguments["training"] and p != 0:
+            self.watch.note(f"F.{function.__name__}", p)
+
+    def _normalize(
+        self,
+        input: Tensor,
+        running_mean: Tensor | None,
+        running_var: Tensor | None,
+        weight: Tensor | None = None,
+        bias: Tensor | None = None,
+        training: bool = False,
+        momentum: float = 0.1,
+        eps: float = 1e-5,
+    ) -> Tensor:
+        """Normalize by the stored statistics, where there are any."""
+        if training and running_mean is not None:
+            self.has_normalized, training = True, False
+        return F.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)

@@ -1,0 +1,163 @@
+"""What is the same in every sample, computed once.
+
+Everything that a forward pass does before its first random draw is a function of the inputs alone;
+so is a linear map whenever it meets the very tensor that it met in the sample before. The outputs
+of modules called under either condition are remembered and handed out again.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch_geometric.nn as pyg
+from torch import Tensor, nn
+
+from gnndrop.models import Linear
+from gnndrop.operators import Operator
+from gnndrop.uncertainty.sites import Watch
+
+LINEAR = (nn.Linear, pyg.Linear, Linear)
+
+
+@dataclass
+class _Known:
+    """An output, and what it is an output of; `inputs` is None where nothing random came before."""
+
+    output: Tensor
+    version: int
+    inputs: tuple[Tensor, int] | None
+
+    @property
+    def is_untouched(self) -> bool:
+        return self.output._version == self.version
+
+
+class Reuse:
+    """Stands before the `forward` of every module of a model, while it is entered.
+
+    It tells the watch which module is at work, and answers in the place of modules whose outputs
+    are known. Outputs that the model writes to are handed out as copies.
+
+    Args:
+        model: the model.
+        watch: whose path is kept, and who counts the draws.
+        remembers: whether to hand out known outputs: not where derivatives are asked for.
+    """
+
+    def __init__(self, model: nn.Module, watch: Watch, remembers: bool) -> None:
+        self.watch = watch
+        self.remembers = remembers
+        self._known: dict[tuple[str, int], _Known] = {}
+        self._copied: set[tuple[str, int]] = set()
+        self._calls: dict[str, int] = {}
+        inside = {
+            id(part)
+            for operator in model.modules()
+            if isinstance(operator, Operator)
+            for part in operator.modules()
+        }
+        self._modules = [
+            (name or "model", module)
+            for name, module in model.named_modules()
+            if id(module) not in inside
+        ]
+
+    def __enter__(self) -> "Reuse":
+        self._previous = [(module, module.__dict__.get("forward")) for _, module in self._modules]
+        for name, module in self._modules:
+            module.__dict__["forward"] = self._wrap(name, module, module.forward)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for module, forward in self._previous:
+            _restore(module, forward)
+        self.forget()
+
+    def begin(self) -> None:
+        """Start a pass."""
+        self._calls.clear()
+
+    def forget(self) -> None:
+        """Know nothing: what is to come first may differ from what was."""
+        self._known.clear()
+        self._copied.clear()
+
+    def settle(self, keeps_path: bool) -> None:
+        """Step back from modules that have nothing to hand out, unless the path is wanted."""
+        if keeps_path:
+            return
+        names = {name for name, _ in self._known}
+        for (name, module), previous in zip(self._modules, self._previous, strict=True):
+            if name not in names:
+                _restore(*previous)
+
+    def _wrap(
+        self, name: str, module: nn.Module, forward: Callable[..., Any]
+    ) -> Callable[..., Any]:
+        is_linear = type(module) in LINEAR
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            key = name, self._calls.get(name, 0)
+            self._calls[name] = key[1] + 1
+            inputs = _version(args[0]) if is_linear and len(args) == 1 and not kwargs else None
+            if "weight" in module.__dict__:  # masked weights, by drop-connect
+                inputs = None
+            known = self._recall(key, inputs)
+            if known is not None:
+                return known
+            draws = self.watch.draws
+            self.watch.path.append(name)
+            try:
+                output = forward(*args, **kwargs)
+            finally:
+                self.watch.path.pop()
+            if draws == self.watch.draws:
+                self._remember(key, output, inputs if draws else None, bool(draws))
+            return output
+
+        return call
+
+    def _recall(self, key: tuple[str, int], inputs: tuple[Tensor, int] | None) -> Tensor | None:
+        known = self._known.get(key)
+        if known is None:
+            return None
+        if known.inputs is not None and (
+            inputs is None or inputs[0] is not known.inputs[0] or inputs[1] != known.inputs[1]
+        ):
+            del self._known[key]  # another input in every sample
+            return None
+        if key in self._copied:
+            return known.output.clone()
+        if known.is_untouched:
+            return known.output
+        del self._known[key]
+        self._copied.add(key)
+        return None
+
+    def _remember(
+        self,
+        key: tuple[str, int],
+        output: Any,
+        inputs: tuple[Tensor, int] | None,
+        is_late: bool,
+    ) -> None:
+        if not self.remembers or not isinstance(output, Tensor) or output.is_inference():
+            return
+        if is_late and inputs is None:
+            return
+        kept = output.clone() if key in self._copied else output
+        self._known[key] = _Known(kept, kept._version, inputs)
+
+
+def _restore(module: nn.Module, forward: Any) -> None:
+    """Give a module its own forward back, or what stood in its place before."""
+    if forward is None:
+        module.__dict__.pop("forward", None)
+    else:
+        module.__dict__["forward"] = forward
+
+
+def _version(value: Any) -> tuple[Tensor, int] | None:
+    if isinstance(value, Tensor) and not value.is_inference() and not value.requires_grad:
+        return value, value._version
+    return None

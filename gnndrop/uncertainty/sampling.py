@@ -1,0 +1,377 @@
+"""`mc_predict`: Monte-Carlo dropout on any model, by any of its random sites."""
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack, nullcontext
+from dataclasses import replace
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch_geometric.data import Data
+from tqdm import tqdm
+
+from gnndrop.errors import ParameterError
+from gnndrop.inputs import NORMALIZES, prepare_features, prepare_inputs
+from gnndrop.masks import Mask, stream_key
+from gnndrop.operators import Operator
+from gnndrop.propagation import accelerate
+from gnndrop.registry import did_you_mean
+from gnndrop.uncertainty.interception import DROPOUT, Interceptor
+from gnndrop.uncertainty.prediction import Prediction
+from gnndrop.uncertainty.reuse import Reuse
+from gnndrop.uncertainty.sites import Site, Watch, audit, choose, single_operators
+from gnndrop.uncertainty.state import preserved
+from gnndrop.uncertainty.tasks import TASKS
+
+CHUNK = 16
+CHECK_EVERY = 10
+"""Samples between two looks at the Monte-Carlo error, whatever the chunks."""
+PROGRESS_AFTER = 3.0
+"""Seconds without a progress bar."""
+GENERATOR = "torch's generator"
+
+
+def mc_predict(
+    model: nn.Module,
+    *inputs: Any,
+    samples: int = 100,
+    seed: int = 0,
+    chunk_size: int | None = None,
+    task: str = "classification",
+    operators: str | Iterable[str] | None = None,
+    keep_samples: bool = False,
+    until: float | None = None,
+    share_masks: bool = False,
+    grad: bool = False,
+    progress: bool = True,
+) -> Prediction:
+    r"""Predict with dropout on, many times, and summarize: $\bar p = \frac1T \sum_t p_t$.
+
+    The model is used as it is. Random are: gnndrop's operators, attached or as layers;
+    `nn.Dropout`, functional and attention dropout; whatever else draws from torch's generator in
+    training (`dropout_edge(training=self.training)`, alpha dropout). Normalization keeps its stored
+    statistics. Afterwards flags, buffers and generators are what they were, to the bit, also after
+    an exception.
+
+    Sample t of one seed has the same masks in a loop, in chunks of any size and with any number of
+    threads, and under any choice of `operators`; summaries agree to rounding. They are streamed:
+    O(N C) memory. What the model does before its first random draw is done once.
+
+    Source: Gal and Ghahramani, "Dropout as a Bayesian approximation" (ICML 2016).
+
+    Args:
+        model: returns logits; of a regression its outputs, or a pair of means and variances.
+        inputs: what the model is called with; or one PyG `Data`, whose features, edges and weights
+            it then takes. Features are scaled, and made sparse, as `fit` did for this model.
+        samples: the number T of samples, at least 2; with `until` the most that are drawn.
+        seed: any integer.
+        chunk_size: how many samples are held at once; by default as many as pay.
+        task: `classification`, `multilabel` or `regression`.
+        operators: which sites are to be random: names of operators (`drop-edge`), functions
+            (`F.dropout`) or modules (`convs.0`), as in `prediction.sites`; by default all.
+        keep_samples: return the T samples, too.
+        until: stop when the Monte-Carlo error of every entry of the mean is at most this; looked at
+            every 10 samples, whatever the chunks.
+        share_masks: one mask of features for all nodes, so that they vary together, as quantities
+            of several nodes ask for: sums, pairs, graph means. Masks of edges always are.
+        grad: keep derivatives with respect to inputs and parameters; memory then grows with T.
+        progress: show a progress bar on stderr after three seconds, where that is a terminal.
+
+    Returns:
+        The summary, with the audit of the model's sites.
+
+    Raises:
+        ParameterError: if no site is random (it says what was found), or all samples are equal; if
+            a name in `operators` fits none; if the model returns probabilities, NaN, or no tensor;
+            if a layer keeps the graph of its first call (`cached=True`) and edges are random; if a
+            setting is out of its range.
+
+    Example:
+        >>> from gnndrop import attach
+        >>> from gnndrop.models import GCN
+        >>> model = GCN(4, 8, out_channels=3)
+        >>> handle = attach(model, "drop-edge:p=0.3")
+        >>> x, edge_index = torch.rand(3, 4), torch.tensor([[0, 1, 2], [1, 2, 0]])
+        >>> prediction = mc_predict(model, x, edge_index, samples=20)
+        >>> prediction.mean.shape, len(prediction.sites)
+        (torch.Size([3, 3]), 1)
+    """
+    _check(samples, chunk_size, until, task)
+    inputs = _prepare(model, inputs)
+    summary = TASKS[task](keep_samples)
+    size = chunk_size or CHUNK
+    error = None
+    with (
+        Sampler(model, inputs, seed, operators, share_masks, grad) as sampler,
+        tqdm(total=samples, delay=PROGRESS_AFTER, disable=None if progress else True) as bar,
+    ):
+        done = 0
+        while done < samples and (error is None or until is None or error > until):
+            block = min(done + CHECK_EVERY, samples) if until is not None else samples
+            while done < block:
+                outputs = sampler.draw(range(done, min(done + size, block)))
+                summary.add(outputs)
+                done += len(outputs)
+                bar.update(len(outputs))
+            if until is not None:
+                error = float(summary.standard_error().max())
+        fields = summary.summary()
+    if not bool((fields["std"] > 0).any()) and fields["std"].numel():
+        raise ParameterError(
+            "samples must differ, got equal ones although there are random sites "
+            f"({_list(sampler.sites)}): what they change does not reach the output"
+        )
+    return Prediction(num_samples=done, seed=seed, task=task, sites=sampler.sites, **fields)
+
+
+def sample_seed(seed: int, sample: int) -> int:
+    """Return the seed of one sample, of 64 bits: what the masks of sample t of a seed follow.
+
+    Example:
+        >>> sample_seed(0, 1) == sample_seed(0, 1) != sample_seed(0, 2)
+        True
+    """
+    return stream_key(seed, "sample", sample)
+
+
+class Sampler:
+    """A model in the state of sampling, while entered.
+
+    Args:
+        model: see `mc_predict`, as for all of them.
+        inputs: what it is called with.
+        seed: the seed.
+        operators: which sites are to be random.
+        share_masks: whether nodes share masks.
+        grad: whether derivatives are kept.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        inputs: Sequence[Any],
+        seed: int,
+        operators: str | Iterable[str] | None = None,
+        share_masks: bool = False,
+        grad: bool = False,
+    ) -> None:
+        self.model, self.inputs, self.seed = model, inputs, seed
+        self.wanted = operators
+        self.share_masks = share_masks
+        self.grad = grad
+        self.watch = Watch()
+        self.sites: tuple[Site, ...] = ()
+        self._off: set[tuple[str, str]] = set()
+        self._first: Any = None
+        num_nodes = _num_nodes(inputs) if share_masks else None
+        self._interceptor = Interceptor(self.watch, self._is_chosen, num_nodes)
+        self._draws_outside = False
+
+    def __enter__(self) -> Self:
+        self._stack = ExitStack()
+        try:
+            self._buffers = self._stack.enter_context(preserved(self.model, _device(self.inputs)))
+            self._stack.enter_context(accelerate(self.model))
+            self._stack.enter_context(nullcontext() if self.grad else torch.no_grad())
+            self._switch()
+            self._reuse = self._stack.enter_context(Reuse(self.model, self.watch, not self.grad))
+            self._audit()
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def draw(self, samples: Sequence[int]) -> list[Any]:
+        """Return the model's outputs for some samples, by their numbers."""
+        outputs = []
+        for sample in samples:
+            if sample == 0 and self._first is not None:
+                outputs.append(self._first)
+                self._first = None
+            else:
+                outputs.append(self._call(sample))
+        return outputs
+
+    def _switch(self) -> None:
+        """Set flags for sampling, and count the draws of operators."""
+        self._operators: list[tuple[str, Operator]] = []
+        inside: set[nn.Module] = set()
+        for name, module in self.model.named_modules():
+            if module in inside:
+                continue
+            if isinstance(module, Operator):
+                inside.update(module.modules())
+                self._operators.append((name or "model", module))
+                module.train()
+            else:
+                module.training = not isinstance(module, _NormBase)
+        for name, operator in single_operators(self.model):
+            if self.share_masks and operator.site == "features" and not operator.is_product:
+                raise ParameterError(
+                    "share_masks needs masks of independent factors, "
+                    f"got {operator.spec}, whose nodes depend on each other"
+                )
+            operator.__dict__["next_mask"] = self._count(name, operator)
+            self._stack.callback(operator.__dict__.pop, "next_mask", None)
+            self._stack.callback(operator.end_pass)
+
+    def _count(self, name: str, operator: Operator) -> Callable[..., Mask]:
+        spec, next_mask = operator.spec, operator.next_mask
+        shares = self.share_masks and operator.site == "features"
+
+        def counted(*args: Any, **kwargs: Any) -> Mask:
+            mask = next_mask(*args, **kwargs)
+            if operator.training:
+                self.watch.note(spec, operator.p, name)
+            return replace(mask, by_row=False) if shares else mask
+
+        return counted
+
+    def _audit(self) -> None:
+        """Draw the first sample, and learn from it what is random and what is to be."""
+        self._draws_outside = True  # until it is known
+        output = self._look()
+        moved = self._buffers.restore()
+        for module in moved:  # statistics of its own kind: as in evaluation
+            module.training = False
+        sites = choose(self._seen(), self.wanted)
+        self._off = {(site.name, site.operator) for site in sites if site.status == "off"}
+        if moved or self._off:
+            # Switched off with its module, dropout is to go on where it was chosen.
+            self._interceptor.forced = {
+                site.name
+                for site in sites
+                if site.operator == DROPOUT and site.status == "stochastic"
+            }
+            self._turn_off()
+            output = self._look()
+            self._check_off()
+        self.sites = audit(self.model, sites)
+        stochastic = [site for site in self.sites if site.status == "stochastic"]
+        if not stochastic:
+            raise ParameterError(
+                "the model must have a random site, got none: looked for gnndrop's operators, "
+                "nn.Dropout, functional and attention dropout at a rate above 0, and draws from "
+                f"torch's generator, and found {_list(self.sites) or 'nothing of the kind'}"
+            )
+        self._check_caches(stochastic)
+        ours = {id(one) for _, one in single_operators(self.model)}
+        named = dict(self.model.named_modules())
+        foreign = [site for site in sites if id(named.get(site.name)) not in ours]
+        self._draws_outside = any(site.operator != DROPOUT for site in foreign)
+        self._intercepts = bool(foreign) or self._interceptor.has_normalized
+        self._reuse.settle(self._intercepts)
+        self._first = output
+
+    def _look(self) -> Any:
+        """Draw the first sample with eyes open."""
+        self._intercepts = True
+        self._reuse.forget()
+        output = self._call(0)
+        self._consumed = not torch.equal(self._state_before, torch.get_rng_state())
+        return output
+
+    def _seen(self) -> list[Site]:
+        seen = self.watch.sites()
+        ours = {name for name, _ in single_operators(self.model)}
+        is_named = any(site.name not in ours and site.operator != DROPOUT for site in seen)
+        if self._consumed and not is_named:
+            seen.append(Site("model", GENERATOR, "stochastic"))
+        return seen
+
+    def _turn_off(self) -> None:
+        modules = {name or "model": module for name, module in self.model.named_modules()}
+        for name, operator in self._off:
+            if operator == GENERATOR:
+                raise ParameterError(
+                    "draws from torch's generator that no function shows cannot be left out, "
+                    "choose all sites"
+                )
+            if operator != DROPOUT:
+                modules[name].training = False
+
+    def _check_off(self) -> None:
+        for site in self.watch.sites():
+            is_foreign = site.operator != DROPOUT and site.status == "stochastic"
+            if is_foreign and (site.name, site.operator) in self._off:
+                raise ParameterError(
+                    f"{site.operator} at {site.name} draws in evaluation too and cannot be left "
+                    "out, choose it or guard it by self.training"
+                )
+
+    def _check_caches(self, stochastic: list[Site]) -> None:
+        features = {
+            name for name, operator in single_operators(self.model) if operator.site == "features"
+        }
+        on_edges = [
+            site for site in stochastic if site.operator != DROPOUT and site.name not in features
+        ]
+        cached = [site for site in self.sites if site.status == "cached"]
+        if cached and on_edges:
+            raise ParameterError(
+                f"{cached[0].name} must be built with cached=False where the graph may be random "
+                f"({on_edges[0]}), got cached=True: it keeps the graph of its first call"
+            )
+
+    def _is_chosen(self, place: str) -> bool:
+        return (place, DROPOUT) not in self._off
+
+    def _call(self, sample: int) -> Any:
+        """Call the model with the masks of one sample."""
+        seed = sample_seed(self.seed, sample)
+        self.watch.begin()
+        self._reuse.begin()
+        for name, operator in self._operators:
+            operator.start_pass(stream_key(seed, name))
+        self._interceptor.seed = seed
+        if self._draws_outside:
+            torch.manual_seed(seed >> 1)
+            self._state_before = torch.get_rng_state()
+        with self._interceptor if self._intercepts else nullcontext():
+            return self.model(*self.inputs)
+
+
+def _check(samples: int, chunk_size: int | None, until: float | None, task: str) -> None:
+    if samples < 2:
+        raise ParameterError(f"samples must be at least 2, got {samples}: one has no spread")
+    if chunk_size is not None and chunk_size < 1:
+        raise ParameterError(f"chunk_size must be at least 1, got {chunk_size}")
+    if until is not None and not until > 0:
+        raise ParameterError(f"until must be above 0, got {until}")
+    if task not in TASKS:
+        raise ParameterError(f"unknown task {task!r}, {did_you_mean(task, list(TASKS))}")
+
+
+def _prepare(model: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return the arguments of the model: features as it was trained on, sparse where that pays."""
+    normalizes = bool(getattr(model, NORMALIZES, False))
+    if len(inputs) == 1 and isinstance(inputs[0], Data):
+        return prepare_inputs(model, inputs[0], normalizes)
+    x = inputs[0] if inputs else None
+    is_dense = isinstance(x, Tensor) and x.layout == torch.strided and x.dim() == 2
+    prepares = normalizes or getattr(model, "takes_sparse", False)
+    if is_dense and prepares and x.is_floating_point() and not x.requires_grad:
+        return prepare_features(model, x, normalizes), *inputs[1:]
+    return inputs
+
+
+def _num_nodes(inputs: Sequence[Any]) -> int:
+    if not (inputs and isinstance(inputs[0], Tensor)):
+        raise ParameterError(
+            "share_masks needs the features of the nodes as the first input, "
+            f"got {type(inputs[0]).__name__ if inputs else 'none'}"
+        )
+    return len(inputs[0])
+
+
+def _device(inputs: Sequence[Any]) -> torch.device:
+    devices = [value.device for value in inputs if isinstance(value, Tensor)]
+    return devices[0] if devices else torch.device("cpu")
+
+
+def _list(sites: Iterable[Site]) -> str:
+    return "; ".join(map(str, sites))

@@ -1,0 +1,204 @@
+"""How the outputs of a model become samples, and samples a summary, task by task."""
+
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from gnndrop.errors import ParameterError
+from gnndrop.uncertainty.measures import SampleSummary
+
+
+class Task(Protocol):
+    """Takes in the outputs of passes and summarizes them."""
+
+    def add(self, outputs: list[Any]) -> None:
+        """Take in the outputs of some passes, as the model returned them."""
+
+    def standard_error(self) -> Tensor:
+        """Return the Monte-Carlo error of the mean, so far."""
+
+    def summary(self) -> dict[str, Tensor]:
+        """Return the fields of a `Prediction`."""
+
+
+class Classification:
+    """Samples of class probabilities: the softmax of logits of shape (N, C).
+
+    Args:
+        keep: whether to keep the samples.
+    """
+
+    def __init__(self, keep: bool) -> None:
+        self.kept: list[Tensor] | None = [] if keep else None
+        self._summary = SampleSummary()
+        self.shape: tuple[int, ...] | None = None
+
+    def add(self, outputs: list[Any]) -> None:
+        """Take in logits."""
+        logits = _stack(outputs)
+        if self.shape is None:
+            self.check(logits)
+            self.shape = tuple(logits.shape[1:])
+        probs = self.probabilities(logits)
+        self._summary.update(probs)
+        if self.kept is not None:
+            self.kept.append(self.shown(probs))
+
+    def check(self, logits: Tensor) -> None:
+        """Refuse what are no logits of several classes."""
+        if logits.dim() != 3 or logits.size(-1) < 2:
+            raise ParameterError(
+                "the model must return logits of shape (N, C) with C >= 2 classes, got "
+                f"{tuple(logits.shape[1:])}; independent labels are task='multilabel'"
+            )
+        sums = logits.sum(-1)
+        if logits.numel() and bool(((logits >= 0).all()) & ((sums - 1).abs() < 1e-3).all()):
+            raise ParameterError(
+                "the model must return logits, got rows that are probabilities already; "
+                "return what comes before the softmax"
+            )
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Return samples of shape (S, N, C)."""
+        return logits.softmax(-1)
+
+    def shown(self, values: Tensor) -> Tensor:
+        """Return probabilities, by sample or not, in the shape of the model's outputs."""
+        return values
+
+    def per_item(self, values: Tensor) -> Tensor:
+        """Return one value for every decision in their shape."""
+        return values
+
+    def standard_error(self) -> Tensor:
+        """Return the Monte-Carlo error of the mean, so far."""
+        return self.shown(self._summary.mean_error)
+
+    def summary(self) -> dict[str, Tensor]:
+        """Return the fields of a `Prediction`."""
+        summary = self._summary
+        fields = {
+            "mean": self.shown(summary.mean),
+            "std": self.shown(summary.std),
+            "standard_error": self.shown(summary.mean_error),
+            "entropy": self.per_item(summary.entropy),
+            "expected_entropy": self.per_item(summary.expected_entropy),
+            "mutual_information": self.per_item(summary.mutual_information),
+        }
+        if self.kept is not None:
+            fields["samples"] = torch.cat(self.kept)
+        return fields
+
+
+class Multilabel(Classification):
+    """Samples of the probabilities of independent labels: the sigmoid of logits of shape (N, L).
+
+    Every label is a classification of two classes.
+    """
+
+    def check(self, logits: Tensor) -> None:
+        """Refuse what are no logits of labels."""
+        if logits.dim() != 3:
+            raise ParameterError(
+                f"the model must return logits of shape (N, L), got {tuple(logits.shape[1:])}"
+            )
+        if logits.numel() and bool(((logits >= 0) & (logits <= 1)).all()):
+            raise ParameterError(
+                "the model must return logits, got numbers that all lie in [0, 1]; "
+                "return what comes before the sigmoid"
+            )
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Return samples of shape (S, N * L, 2)."""
+        return torch.stack([(-logits).sigmoid(), logits.sigmoid()], -1).flatten(1, 2)
+
+    def shown(self, values: Tensor) -> Tensor:
+        """Return the probability of the label."""
+        return self.per_item(values[..., 1])
+
+    def per_item(self, values: Tensor) -> Tensor:
+        """Return shape (..., N, L)."""
+        return values.unflatten(-1, self.shape or ())
+
+
+class Regression:
+    r"""Samples of outputs of any shape; of a pair (mean, variance) both parts of the variance.
+
+    $\mathrm{Var}\,y = \mathbb{E}_t \sigma_t^2 + \mathrm{Var}_t \mu_t$.
+
+    Source: Kendall and Gal, "What uncertainties do we need in Bayesian deep learning for computer
+    vision?" (NeurIPS 2017).
+
+    Args:
+        keep: whether to keep the samples.
+    """
+
+    def __init__(self, keep: bool) -> None:
+        self.kept: list[Tensor] | None = [] if keep else None
+        self.count = 0
+        self._mean = self._squares = self._noise = torch.zeros(())
+
+    def add(self, outputs: list[Any]) -> None:
+        """Take in outputs, or pairs of outputs and their variances."""
+        if isinstance(outputs[0], tuple | list):
+            outputs, noise = (list(part) for part in zip(*outputs, strict=True))
+            variances = _stack(noise).double()
+            if bool((variances < 0).any()):
+                raise ParameterError(
+                    "the second output of a regression must be a variance, got negative numbers; "
+                    "return exp() of a logarithm"
+                )
+            self._noise = self._noise + variances.sum(0)
+        values = _stack(outputs).double()
+        if self.kept is not None:
+            self.kept.append(values)
+        added, total = len(values), self.count + len(values)
+        mean = values.mean(0)
+        step = mean - self._mean  # merged as Chan, Golub and LeVeque do
+        self._squares = (
+            self._squares
+            + (values - mean).square().sum(0)
+            + step.square() * (self.count * added / total)
+        )
+        self._mean, self.count = self._mean + step * (added / total), total
+
+    def standard_error(self) -> Tensor:
+        """Return the Monte-Carlo error of the mean, so far."""
+        return (self._squares / (self.count - 1) / self.count).sqrt()
+
+    def summary(self) -> dict[str, Tensor]:
+        """Return the fields of a `Prediction`."""
+        spread = self._squares / (self.count - 1)
+        fields = {
+            "mean": self._mean,
+            "std": spread.sqrt(),
+            "standard_error": self.standard_error(),
+            "variance": self._noise / self.count + spread,
+        }
+        if self.kept is not None:
+            fields["samples"] = torch.cat(self.kept)
+        return fields
+
+
+TASKS: dict[str, type[Classification] | type[Regression]] = {
+    "classification": Classification,
+    "multilabel": Multilabel,
+    "regression": Regression,
+}
+
+
+def _stack(outputs: list[Any]) -> Tensor:
+    for output in outputs:
+        if not (isinstance(output, Tensor) and output.is_floating_point()):
+            raise ParameterError(
+                "the model must return one floating point tensor, "
+                f"got {type(output).__name__}; wrap it in a module that returns that"
+            )
+    stacked = torch.stack(outputs) if len(outputs) > 1 else outputs[0][None]
+    if not bool(stacked.isfinite().all()):
+        raise ParameterError(
+            "the model's outputs must be finite, got NaN or infinity; "
+            "look at the inputs and at the weights"
+        )
+    return stacked
