@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.data import Data
 from torch_geometric.nn import GATConv, GCNConv
+from torch_geometric.nn.models import GAT, GCN, GIN, MLP, GraphSAGE
+from torch_geometric.utils import dropout_edge
 
 
 class PlainGCN(nn.Module):
@@ -91,3 +93,52 @@ class Product(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         """Return transpose @ gradient."""
         return ctx.transpose @ gradients[0], None, None
+
+
+@torch.no_grad()
+def sample(model: nn.Module, data: Data, samples: int) -> tuple[Tensor, Tensor]:
+    """Predict in a loop with dropout on; return mean and standard deviation."""
+    model.train()
+    probs = torch.stack([model(data.x, data.edge_index).softmax(-1) for _ in range(samples)])
+    model.eval()
+    return probs.mean(0), probs.std(0)
+
+
+def models(in_channels: int, out_channels: int) -> dict[str, nn.Module]:
+    """Return models of PyG with dropout of their own, and one that drops edges."""
+    sizes = in_channels, 64, 2, out_channels
+    return {
+        "PyG's GraphSAGE": GraphSAGE(*sizes, dropout=0.5),
+        "PyG's GAT": GAT(*sizes, heads=8, dropout=0.6),
+        "PyG's GIN": GIN(*sizes, dropout=0.5),
+        "PyG's GCN with batch norm": GCN(*sizes, dropout=0.5, norm="BatchNorm"),
+        "PyG's MLP": GraphlessMLP(in_channels, out_channels),
+        "a GCN with dropout_edge": EdgeDroppingGCN(in_channels, out_channels),
+    }
+
+
+class GraphlessMLP(nn.Module):
+    """PyG's MLP, called with the graph."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.mlp = MLP([in_channels, 64, out_channels], dropout=0.5)
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        """Return logits."""
+        out: Tensor = self.mlp(x)
+        return out
+
+
+class EdgeDroppingGCN(nn.Module):
+    """A GCN that drops edges by PyG's function."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv1 = GCNConv(in_channels, 64)
+        self.conv2 = GCNConv(64, out_channels)
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        """Return logits."""
+        edge_index, _ = dropout_edge(edge_index, p=0.3, training=self.training)
+        return self.conv2(self.conv1(x, edge_index).relu(), edge_index)

@@ -3,6 +3,7 @@
     attach(model, operator)   put a dropout operator into any PyG model
     fit(model, data)          train it by the protocol of every comparison
     compare(operators, ...)   learn which operator helps which graph, with verdicts
+    mc_predict(model, x, ...) predict with dropout on, and say how uncertain that is
 
 Operators also stand alone as layers of a model of your own; graphs come from
 `gnndrop.datasets.load`, models from `gnndrop.models`. Wherever an operator, a dataset or a model is
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
     )
     from gnndrop.study import Comparison, compare
     from gnndrop.training import fit
+    from gnndrop.uncertainty import Prediction, mc_predict
 
 __all__ = [
     "MODELS",
@@ -91,6 +93,7 @@ __all__ = [
     "NoDrop",
     "Operator",
     "ParameterError",
+    "Prediction",
     "RemoveNode",
     "SkipNode",
     "TrainConfig",
@@ -98,6 +101,7 @@ __all__ = [
     "attach",
     "compare",
     "fit",
+    "mc_predict",
 ]
 
 __version__ = importlib.metadata.version("gnndrop")
@@ -132,6 +136,7 @@ _HOMES = {
     "NoDrop": "gnndrop.operators",
     "Operator": "gnndrop.operators",
     "ParameterError": "gnndrop.errors",
+    "Prediction": "gnndrop.uncertainty",
     "RemoveNode": "gnndrop.operators",
     "SkipNode": "gnndrop.operators",
     "TrainConfig": "gnndrop.config",
@@ -139,6 +144,7 @@ _HOMES = {
     "attach": "gnndrop.attach",
     "compare": "gnndrop.study",
     "fit": "gnndrop.training",
+    "mc_predict": "gnndrop.uncertainty",
 }
 
 

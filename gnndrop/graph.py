@@ -6,13 +6,15 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Generic, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from gnndrop.errors import ParameterError
-from gnndrop.masks import GOLDEN, WORD, mix
+from gnndrop.masks import GOLDEN, WORD, Mask, mix, spread
 
 Value = TypeVar("Value")
+CSR_REMARK = "Sparse (CSR tensor support|invariant checks)"
 
 
 @dataclass(eq=False)
@@ -105,7 +107,8 @@ class Graph:
         highest = self.edge_index.amax(1).tolist() if edge_index.size(1) else [-1, -1]
         self.num_sources = max(highest) + 1 if num_sources is None else num_sources
         self.num_targets = self.num_sources if num_targets is None else num_targets
-        self._places: dict[tuple[bool, bool], Tensor] = {}
+        self._places: dict[tuple[bool, bool, int], Tensor] = {}
+        self._blocks: dict[tuple[bool, int], Tensor] = {}
         bounds = self.num_sources, self.num_targets
         for end, bound, top in zip(self.edge_index, bounds, highest, strict=True):
             if end.numel() and (top >= bound or int(end.min()) < 0):
@@ -184,12 +187,43 @@ class Graph:
         """Return the edges grouped by target, or by source where `transposed`."""
         return self.by_source if transposed else self.by_target
 
-    def places(self, symmetric: bool, transposed: bool = False) -> Tensor:
-        """Return the coordinates of the edges in the order of `rows(transposed)`, remembered."""
-        which = symmetric, transposed
+    def places(self, symmetric: bool, transposed: bool = False, copies: int = 1) -> Tensor:
+        """Return the coordinates of the edges in the order of `rows(transposed)`, remembered.
+
+        Args:
+            symmetric: whether both directions of an edge share a coordinate.
+            transposed: in the order of the sources.
+            copies: as how many copies of one graph, side by side, this one is seen: edges of
+                different copies then have the coordinates that they have in the one graph.
+        """
+        which = symmetric, transposed, copies
         if which not in self._places:
-            self._places[which] = self.rows(transposed).arrange(self.coordinates(symmetric))
+            coordinates = self.coordinates(symmetric)
+            if copies > 1:
+                ends = self.source % (self.num_sources // copies)
+                others = self.target % (self.num_targets // copies)
+                if symmetric:
+                    ends, others = torch.minimum(ends, others), torch.maximum(ends, others)
+                coordinates = self._coordinates(ends, others)
+            self._places[which] = self.rows(transposed).arrange(coordinates)
         return self._places[which]
+
+    def coins(self, mask: Mask, symmetric: bool, transposed: bool = False) -> tuple[Tensor, Mask]:
+        """Return the coordinates of the edges, as `places` does, and the mask to ask there.
+
+        Args:
+            mask: of one sample, or of several, for which this graph holds a copy each.
+            symmetric: whether both directions of an edge share their coins.
+            transposed: in the order of the sources.
+        """
+        if not mask.keys:
+            return self.places(symmetric, transposed), mask
+        copies = len(mask.keys)
+        places = self.places(symmetric, transposed, copies)
+        if (transposed, copies) not in self._blocks:
+            block = self.target // max(self.num_targets // copies, 1)
+            self._blocks[transposed, copies] = self.rows(transposed).arrange(block)
+        return spread(mask, places, self._blocks[transposed, copies])
 
     def _pair(self, first: Tensor, second: Tensor) -> Tensor:
         return first * max(self.num_sources, self.num_targets, 1) + second
@@ -205,9 +239,13 @@ def _compress(rows: Tensor, others: Tensor, num_rows: int, num_others: int) -> C
     fits = max(len(rows), num_others) < 2**31
     narrow = torch.int32 if fits else torch.int64
     pointer = _pointer(rows, num_rows).to(narrow)
-    if bool((rows[1:] >= rows[:-1]).all()):
+    descents = int((rows[1:] < rows[:-1]).sum())
+    if not descents:
         return Compressed(pointer, others.to(narrow), None)
-    order = torch.argsort(rows, stable=True)
+    if rows.device.type == "cpu" and 3 * descents < len(rows):  # runs, which numpy merges
+        order = torch.from_numpy(np.argsort(rows.numpy(), kind="stable"))
+    else:
+        order = torch.argsort(rows, stable=True)
     return Compressed(pointer, others[order].to(narrow), order)
 
 
@@ -277,7 +315,8 @@ class Memo(Generic[Value]):
         for slot in slots:
             known, _, value = slot
             if len(known) == len(arguments) and all(map(_same, known, arguments)):
-                self._slots = [slot, *(other for other in slots if other is not slot)]
+                latest = arguments, _versions(arguments), value  # to be known by identity next time
+                self._slots = [latest, *(other for other in slots if other is not slot)]
                 return value
         with torch.inference_mode(False):  # what is remembered may serve in training later
             value = self.function(*arguments)
@@ -409,5 +448,17 @@ def to_csr(x: Tensor) -> Tensor:
         torch.sparse_csr
     """
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Sparse (CSR tensor support|invariant checks)")
+        warnings.filterwarnings("ignore", CSR_REMARK)
         return x.to_sparse_csr()
+
+
+def csr_matrix(pointer: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Return the CSR matrix of these parts, without that remark either.
+
+    Example:
+        >>> csr_matrix(torch.tensor([0, 1]), torch.tensor([0]), torch.ones(1), (1, 2)).to_dense()
+        tensor([[1., 0.]])
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", CSR_REMARK)
+        return torch.sparse_csr_tensor(pointer, columns, values, shape, check_invariants=False)

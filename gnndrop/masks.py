@@ -24,7 +24,7 @@ random numbers: as easy as 1, 2, 3" (SC 2011) for the idea.
 import functools
 import math
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Real
 
 import torch
@@ -56,6 +56,8 @@ class Mask:
         by_row: whether the coin depends on the row (a node, an edge, an input of a weight).
         by_column: whether it depends on the column (a channel, a head, an output of a weight).
         scale: the factor that kept entries are multiplied by.
+        keys: where several samples are computed at once, one block of rows below the other, the
+            key of each block; the first is `key`. Empty for one sample.
 
     Example:
         >>> Mask(key=stream_key(0, "dropout"), p=0.5).threshold == 2**31
@@ -67,6 +69,7 @@ class Mask:
     by_row: bool = True
     by_column: bool = True
     scale: float = 1.0
+    keys: tuple[int, ...] = ()
 
     @property
     def threshold(self) -> int:
@@ -220,6 +223,54 @@ def coin_bits(keys: Tensor, columns: Tensor | None = None) -> Tensor:
     if columns is None:
         return high
     return (((keys & HALF) ^ column_words(columns)) * (high | 1)) & HALF
+
+
+def spread(mask: Mask, rows: Tensor, blocks: Tensor) -> tuple[Tensor, Mask]:
+    r"""Return coordinates and a mask of one key with the coins of a mask of several blocks.
+
+    A row r of the block with key k has, in the stream of the key $k_0$, the coins of the coordinate
+    $r \oplus (k + G) \oplus (k_0 + G)$: `row_key` is a bijection of $r \oplus (k + G)$.
+
+    Args:
+        mask: with the keys of the blocks.
+        rows: int64 coordinates within the blocks.
+        blocks: the number of the block of each row, of the same shape.
+
+    Returns:
+        The coordinates, and the mask, which is one by row: blocks differ where rows do not.
+
+    Example:
+        >>> one, other = stream_key(0, "dropout"), stream_key(1, "dropout")
+        >>> both = Mask(key=one, p=0.5, keys=(one, other))
+        >>> rows, mask = spread(both, torch.tensor([7, 7]), torch.tensor([0, 1]))
+        >>> row_key(mask.key, rows)[1:].equal(row_key(other, torch.tensor([7])))
+        True
+    """
+    base = mask.key + GOLDEN
+    offsets = [_signed(((key + GOLDEN) ^ base) & WORD) for key in mask.keys]
+    shifts = torch.tensor(offsets, device=rows.device)[blocks]
+    return (rows ^ shifts if mask.by_row else shifts), replace(mask, by_row=True, keys=())
+
+
+def spread_rows(mask: Mask, count: int, rows: Tensor | None = None) -> tuple[Tensor, Mask]:
+    """Return what `spread` does for blocks of equally many rows, numbered from 0.
+
+    Raises:
+        ParameterError: if the blocks do not have equally many rows, or rows have coordinates of
+            their own, whose blocks nobody knows.
+
+    Example:
+        >>> spread_rows(Mask(key=0, p=0.5, keys=(0, 0)), 4)[0].tolist()
+        [0, 1, 0, 1]
+    """
+    copies = len(mask.keys)
+    if rows is not None or count % copies:
+        raise ParameterError(
+            f"{copies} samples at once need as many blocks of rows, got {count} rows"
+            + (" with coordinates" if rows is not None else "")
+        )
+    blocks = torch.arange(copies).repeat_interleave(count // copies)
+    return spread(mask, torch.arange(count // copies).repeat(copies), blocks)
 
 
 def keep(mask: Mask, rows: Tensor, columns: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 import itertools
 import math
 import zlib
+from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
 
@@ -23,6 +24,7 @@ from gnndrop.masks import (
     keep,
     mix,
     row_key,
+    spread_rows,
     stream_key,
 )
 
@@ -359,3 +361,21 @@ def test_row_coins_are_independent_of_the_coins_of_their_columns() -> None:
     for column in (0, 1, 2, 1000):
         by_both = coin_bits(keys, torch.tensor(column)) >= TWO_32 // 2
         assert abs(z_score(by_row, by_both, 0.5)) < EXTREME
+
+
+@pytest.mark.parametrize(("by_row", "by_column"), [(True, True), (True, False), (False, True)])
+def test_blocks_have_the_coins_of_their_own_keys(by_row: bool, by_column: bool) -> None:
+    keys = tuple(stream_key(seed, "dropout") for seed in range(5))
+    mask = Mask(key=keys[0], p=0.4, by_row=by_row, by_column=by_column, keys=keys)
+    columns = torch.arange(9)
+    rows, spreading = spread_rows(mask, 5 * 7)
+    found = keep(spreading, rows[:, None], columns).expand(35, 9)
+    for block, key in enumerate(keys):
+        alone = replace(mask, key=key, keys=())
+        expected = keep(alone, torch.arange(7)[:, None], columns).expand(7, 9)
+        assert torch.equal(found[7 * block : 7 * (block + 1)], expected)
+
+
+def test_blocks_must_have_equally_many_rows() -> None:
+    with pytest.raises(ParameterError, match="2 samples at once need as many blocks"):
+        spread_rows(Mask(key=0, p=0.5, keys=(0, 1)), 3)

@@ -201,11 +201,14 @@ def test_nothing_of_the_data_is_changed(words: Data) -> None:
         assert value._version == versions[key]
 
 
-def test_no_trace_is_left_in_the_model(data: Data) -> None:
+def test_the_only_trace_in_the_model_is_how_its_features_were_scaled(data: Data) -> None:
     model = gcn()
     before = [set(module.__dict__) for module in model.modules()]
-    fit(model, data, TrainConfig(epochs=2))
-    assert [set(module.__dict__) for module in model.modules()] == before
+    before[0].add("normalize_features")
+    for normalizes in (True, False):
+        fit(model, data, TrainConfig(epochs=2, normalize_features=normalizes))
+        assert [set(module.__dict__) for module in model.modules()] == before
+        assert model.normalize_features is normalizes
 
 
 def test_frozen_parameters_stay(data: Data) -> None:

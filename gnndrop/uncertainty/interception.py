@@ -49,17 +49,15 @@ class Interceptor(TorchFunctionMode):
     Args:
         watch: counts the draws.
         is_chosen: whether the function at the present place is to draw; asked for `F.dropout`.
-        num_nodes: with which `F.dropout` has one mask for all nodes; None for a mask for each.
     """
 
-    def __init__(
-        self, watch: Watch, is_chosen: Callable[[str], bool], num_nodes: int | None
-    ) -> None:
+    def __init__(self, watch: Watch, is_chosen: Callable[[str], bool]) -> None:
         super().__init__()
         self.watch = watch
         self.is_chosen = is_chosen
-        self.num_nodes = num_nodes
-        self.seed = 0
+        self.num_shared = 0
+        """With so many rows `F.dropout` has one mask for all of them; 0 for a mask for each."""
+        self.seeds: tuple[int, ...] = (0,)
         self.forced: set[str] = set()
         self.has_normalized = False
 
@@ -93,11 +91,13 @@ class Interceptor(TorchFunctionMode):
         if p == 0 or not self.is_chosen(place):
             return input
         rows = input.reshape(len(input), -1) if input.dim() else input.reshape(1, 1)
+        keys = [stream_key(seed, f"{place} {DROPOUT}", number) for seed in self.seeds]
         mask = Mask(
-            key=stream_key(self.seed, f"{place} {DROPOUT}", number),
+            key=keys[0],
             p=p,
-            by_row=len(rows) != self.num_nodes,
+            by_row=len(rows) != self.num_shared,
             scale=inverse_scale(p),
+            keys=tuple(keys) if len(keys) > 1 else (),
         )
         return masked_multiply(rows, mask).view(input.shape)
 

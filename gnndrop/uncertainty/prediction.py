@@ -28,6 +28,14 @@ class Prediction:
         variance: of a regression the total variance, like `mean`: the mean of the samples'
             variances, where the model returns some, plus the variance of their means; else None.
         samples: shape (T, N, C): the sampled probabilities, or outputs, where they were kept.
+
+    Example:
+        >>> import torch
+        >>> from gnndrop import mc_predict
+        >>> model = torch.nn.Sequential(torch.nn.Dropout(), torch.nn.Linear(4, 2))
+        >>> prediction = mc_predict(model, torch.ones(3, 4), samples=10)
+        >>> prediction.entropy.shape, str(prediction.sites[0])
+        (torch.Size([3]), 'F.dropout at 0: stochastic')
     """
 
     mean: Tensor

@@ -5,6 +5,7 @@ so is a linear map whenever it meets the very tensor that it met in the sample b
 of modules called under either condition are remembered and handed out again.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,24 @@ from gnndrop.operators import Operator
 from gnndrop.uncertainty.sites import Watch
 
 LINEAR = (nn.Linear, pyg.Linear, Linear)
+
+
+# Names and numbers of calls, from the outermost module in: `("convs.0", 0, "convs.0.lin", 0)`.
+Call = tuple[str | int, ...]
+
+
+class _Frame:
+    """One call of a module, which counts the calls that it makes."""
+
+    def __init__(self, call: Call) -> None:
+        self.call = call
+        self.calls: Counter[str] = Counter()
+
+    def count(self, name: str) -> Call:
+        """Return the next call of a module: what a call skips, does not count for the others."""
+        number = self.calls[name]
+        self.calls[name] += 1
+        return *self.call, name, number
 
 
 @dataclass
@@ -47,9 +66,9 @@ class Reuse:
     def __init__(self, model: nn.Module, watch: Watch, remembers: bool) -> None:
         self.watch = watch
         self.remembers = remembers
-        self._known: dict[tuple[str, int], _Known] = {}
-        self._copied: set[tuple[str, int]] = set()
-        self._calls: dict[str, int] = {}
+        self._known: dict[Call, _Known] = {}
+        self._copied: set[Call] = set()
+        self._frames: list[_Frame] = [_Frame(())]
         inside = {
             id(part)
             for operator in model.modules()
@@ -75,7 +94,7 @@ class Reuse:
 
     def begin(self) -> None:
         """Start a pass."""
-        self._calls.clear()
+        self._frames = [_Frame(())]
 
     def forget(self) -> None:
         """Know nothing: what is to come first may differ from what was."""
@@ -86,8 +105,8 @@ class Reuse:
         """Step back from modules that have nothing to hand out, unless the path is wanted."""
         if keeps_path:
             return
-        names = {name for name, _ in self._known}
-        for (name, module), previous in zip(self._modules, self._previous, strict=True):
+        names = {name for key in self._known for name in key[::2]}  # with what calls them
+        for (name, _), previous in zip(self._modules, self._previous, strict=True):
             if name not in names:
                 _restore(*previous)
 
@@ -97,8 +116,7 @@ class Reuse:
         is_linear = type(module) in LINEAR
 
         def call(*args: Any, **kwargs: Any) -> Any:
-            key = name, self._calls.get(name, 0)
-            self._calls[name] = key[1] + 1
+            key = self._frames[-1].count(name)
             inputs = _version(args[0]) if is_linear and len(args) == 1 and not kwargs else None
             if "weight" in module.__dict__:  # masked weights, by drop-connect
                 inputs = None
@@ -107,17 +125,19 @@ class Reuse:
                 return known
             draws = self.watch.draws
             self.watch.path.append(name)
+            self._frames.append(_Frame(key))
             try:
                 output = forward(*args, **kwargs)
             finally:
                 self.watch.path.pop()
+                self._frames.pop()
             if draws == self.watch.draws:
                 self._remember(key, output, inputs if draws else None, bool(draws))
             return output
 
         return call
 
-    def _recall(self, key: tuple[str, int], inputs: tuple[Tensor, int] | None) -> Tensor | None:
+    def _recall(self, key: Call, inputs: tuple[Tensor, int] | None) -> Tensor | None:
         known = self._known.get(key)
         if known is None:
             return None
@@ -136,7 +156,7 @@ class Reuse:
 
     def _remember(
         self,
-        key: tuple[str, int],
+        key: Call,
         output: Any,
         inputs: tuple[Tensor, int] | None,
         is_late: bool,

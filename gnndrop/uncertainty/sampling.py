@@ -11,12 +11,13 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch_geometric.data import Data
 from tqdm import tqdm
 
-from gnndrop.errors import ParameterError
+from gnndrop.errors import GnndropError, ParameterError
 from gnndrop.inputs import NORMALIZES, prepare_features, prepare_inputs
 from gnndrop.masks import Mask, stream_key
 from gnndrop.operators import Operator
 from gnndrop.propagation import accelerate
 from gnndrop.registry import did_you_mean
+from gnndrop.uncertainty.batching import agree, copies_that_pay, replicate
 from gnndrop.uncertainty.interception import DROPOUT, Interceptor
 from gnndrop.uncertainty.prediction import Prediction
 from gnndrop.uncertainty.reuse import Reuse
@@ -24,7 +25,6 @@ from gnndrop.uncertainty.sites import Site, Watch, audit, choose, single_operato
 from gnndrop.uncertainty.state import preserved
 from gnndrop.uncertainty.tasks import TASKS
 
-CHUNK = 16
 CHECK_EVERY = 10
 """Samples between two looks at the Monte-Carlo error, whatever the chunks."""
 PROGRESS_AFTER = 3.0
@@ -75,7 +75,8 @@ def mc_predict(
             every 10 samples, whatever the chunks.
         share_masks: one mask of features for all nodes, so that they vary together, as quantities
             of several nodes ask for: sums, pairs, graph means. Masks of edges always are.
-        grad: keep derivatives with respect to inputs and parameters; memory then grows with T.
+        grad: keep derivatives with respect to inputs and parameters, of all but `std` and the error
+            of a classification; memory then grows with T.
         progress: show a progress bar on stderr after three seconds, where that is a terminal.
 
     Returns:
@@ -100,7 +101,7 @@ def mc_predict(
     _check(samples, chunk_size, until, task)
     inputs = _prepare(model, inputs)
     summary = TASKS[task](keep_samples)
-    size = chunk_size or CHUNK
+    size = chunk_size or max(copies_that_pay(inputs, samples), 1)
     error = None
     with (
         Sampler(model, inputs, seed, operators, share_masks, grad) as sampler,
@@ -163,9 +164,12 @@ class Sampler:
         self.watch = Watch()
         self.sites: tuple[Site, ...] = ()
         self._off: set[tuple[str, str]] = set()
-        self._first: Any = None
-        num_nodes = _num_nodes(inputs) if share_masks else None
-        self._interceptor = Interceptor(self.watch, self._is_chosen, num_nodes)
+        self._known: dict[int, Any] = {}
+        self._batch: tuple[Any, ...] | None = None
+        self._copies = 0
+        self._last = 0
+        self._num_nodes = _num_nodes(inputs) if share_masks else 0
+        self._interceptor = Interceptor(self.watch, self._is_chosen)
         self._draws_outside = False
 
     def __enter__(self) -> Self:
@@ -187,14 +191,38 @@ class Sampler:
 
     def draw(self, samples: Sequence[int]) -> list[Any]:
         """Return the model's outputs for some samples, by their numbers."""
-        outputs = []
-        for sample in samples:
-            if sample == 0 and self._first is not None:
-                outputs.append(self._first)
-                self._first = None
-            else:
-                outputs.append(self._call(sample))
-        return outputs
+        if len(samples) > 1 and self._try_batch(len(samples)):
+            return self._split(self._call(self._batch, samples))
+        return [
+            self._known.pop(sample) if sample in self._known else self._call(self.inputs, [sample])
+            for sample in samples
+        ]
+
+    def _try_batch(self, copies: int) -> bool:
+        """Whether so many samples may be computed at once: tried once, on the first ones."""
+        if copies == self._copies:
+            return self._batch is not None
+        is_first, self._copies = not self._copies, copies
+        if self._draws_outside or (not is_first and self._batch is None):
+            return False
+        self._batch = replicate(self.inputs, copies)
+        if self._batch is None or not is_first:
+            return self._batch is not None
+        if 1 not in self._known:
+            self._known[1] = self._call(self.inputs, [1])
+        try:
+            blocks = self._split(self._call(self._batch, range(copies)))
+        except (GnndropError, RuntimeError, ValueError, TypeError, AttributeError, IndexError):
+            blocks = []  # the model, or an operator, takes no such graph
+        if not (blocks and all(agree(blocks[t], self._known[t]) for t in (0, 1))):
+            self._batch = None
+        return self._batch is not None
+
+    def _split(self, output: Any) -> list[Any]:
+        """Return the outputs of the blocks; none where they do not stand one below the other."""
+        if not isinstance(output, Tensor) or not output.dim() or len(output) % self._copies:
+            return []
+        return list(output.unflatten(0, (self._copies, -1)))
 
     def _switch(self) -> None:
         """Set flags for sampling, and count the draws of operators."""
@@ -265,13 +293,13 @@ class Sampler:
         self._draws_outside = any(site.operator != DROPOUT for site in foreign)
         self._intercepts = bool(foreign) or self._interceptor.has_normalized
         self._reuse.settle(self._intercepts)
-        self._first = output
+        self._known = {0: output}
 
     def _look(self) -> Any:
         """Draw the first sample with eyes open."""
         self._intercepts = True
         self._reuse.forget()
-        output = self._call(0)
+        output = self._call(self.inputs, [0])
         self._consumed = not torch.equal(self._state_before, torch.get_rng_state())
         return output
 
@@ -320,19 +348,23 @@ class Sampler:
     def _is_chosen(self, place: str) -> bool:
         return (place, DROPOUT) not in self._off
 
-    def _call(self, sample: int) -> Any:
-        """Call the model with the masks of one sample."""
-        seed = sample_seed(self.seed, sample)
+    def _call(self, inputs: Sequence[Any], samples: Sequence[int]) -> Any:
+        """Call the model with the masks of one sample, or of several in their blocks."""
+        seeds = [sample_seed(self.seed, sample) for sample in samples]
+        if len(seeds) != self._last:  # blocks more or less: what is known has another shape
+            self._reuse.forget()
+            self._last = len(seeds)
         self.watch.begin()
         self._reuse.begin()
         for name, operator in self._operators:
-            operator.start_pass(stream_key(seed, name))
-        self._interceptor.seed = seed
+            operator.start_pass(*(stream_key(seed, name) for seed in seeds))
+        self._interceptor.seeds = tuple(seeds)
+        self._interceptor.num_shared = self._num_nodes * len(seeds)
         if self._draws_outside:
-            torch.manual_seed(seed >> 1)
+            torch.manual_seed(seeds[0] >> 1)
             self._state_before = torch.get_rng_state()
         with self._interceptor if self._intercepts else nullcontext():
-            return self.model(*self.inputs)
+            return self.model(*inputs)
 
 
 def _check(samples: int, chunk_size: int | None, until: float | None, task: str) -> None:

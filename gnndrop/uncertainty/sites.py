@@ -72,7 +72,8 @@ class Watch:
     def note(self, operator: str, p: float | None = None, place: str | None = None) -> int:
         """Count a draw; return how many came before it from the same place in this pass."""
         key = place or self.place, operator
-        self.rates[key] = p
+        if not self.rates.get(key):  # of several calls, one that draws
+            self.rates[key] = p
         if p != 0:
             self.draws += 1
         self.calls[key] += 1

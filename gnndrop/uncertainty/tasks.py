@@ -31,6 +31,7 @@ class Classification:
 
     def __init__(self, keep: bool) -> None:
         self.kept: list[Tensor] | None = [] if keep else None
+        self.traced: list[Tensor] = []
         self._summary = SampleSummary()
         self.shape: tuple[int, ...] | None = None
 
@@ -41,6 +42,8 @@ class Classification:
             self.check(logits)
             self.shape = tuple(logits.shape[1:])
         probs = self.probabilities(logits)
+        if probs.requires_grad:
+            self.traced.append(probs)
         self._summary.update(probs)
         if self.kept is not None:
             self.kept.append(self.shown(probs))
@@ -61,7 +64,8 @@ class Classification:
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Return samples of shape (S, N, C)."""
-        return logits.softmax(-1)
+        by_class = logits.transpose(-1, -2).contiguous()  # softmax along a short last axis is slow
+        return (by_class - by_class.logsumexp(-2, keepdim=True)).exp().transpose(-1, -2)
 
     def shown(self, values: Tensor) -> Tensor:
         """Return probabilities, by sample or not, in the shape of the model's outputs."""
@@ -78,13 +82,21 @@ class Classification:
     def summary(self) -> dict[str, Tensor]:
         """Return the fields of a `Prediction`."""
         summary = self._summary
+        mean, entropy = summary.mean, summary.entropy
+        expected, information = summary.expected_entropy, summary.mutual_information
+        if self.traced:  # once more, with derivatives
+            samples = torch.cat(self.traced).double()
+            mean = samples.mean(0)
+            entropy = torch.special.entr(mean).sum(-1)
+            expected = torch.special.entr(samples).sum(-1).mean(0)
+            information = (entropy - expected).clamp(min=0)
         fields = {
-            "mean": self.shown(summary.mean),
+            "mean": self.shown(mean),
             "std": self.shown(summary.std),
             "standard_error": self.shown(summary.mean_error),
-            "entropy": self.per_item(summary.entropy),
-            "expected_entropy": self.per_item(summary.expected_entropy),
-            "mutual_information": self.per_item(summary.mutual_information),
+            "entropy": self.per_item(entropy),
+            "expected_entropy": self.per_item(expected),
+            "mutual_information": self.per_item(information),
         }
         if self.kept is not None:
             fields["samples"] = torch.cat(self.kept)
