@@ -19,12 +19,18 @@ from typing import Annotated
 
 import typer
 
+from gnndrop.cli.bench import bench
 from gnndrop.cli.check import check
 from gnndrop.cli.compare import compare
 from gnndrop.cli.data import data
 from gnndrop.cli.describe import describe
 from gnndrop.cli.env import env
 from gnndrop.cli.list import list_
+from gnndrop.cli.recommend import recommend
+from gnndrop.cli.report import report
+from gnndrop.cli.sweep import sweep
+from gnndrop.cli.tune import tune
+from gnndrop.cli.uncertainty import uncertainty
 from gnndrop.errors import DataError, GnndropError
 
 BUG, WRONG_USE, NO_DATA = 1, 2, 4
@@ -52,9 +58,15 @@ app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False, callback=root
 )
 app.command()(compare)
+app.command()(uncertainty)
+app.command()(bench)
+app.command()(sweep)
+app.command()(tune)
+app.command()(recommend)
 app.command("list")(list_)
 app.command()(check)
 app.command()(env)
+app.command()(report)
 data.command()(describe)
 app.add_typer(data, name="data")
 

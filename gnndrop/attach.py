@@ -139,8 +139,8 @@ def attach(
     attributes, before any normalization (with `rescale=inverse` or `none` behind it, on the
     messages); message operators on its messages, those on attention where it has any; operators on
     weights in its linear maps; those on paths at residual branches, which a model lists as
-    `residual_branches`. A model without message passing may list the layers at whose input features
-    are dropped as `feature_layers`, as `gnndrop.models.MLP` does. The model's own dropout stays as
+    `residual_branches`. A model may list the layers at whose input features are dropped as
+    `feature_layers`, as those of `gnndrop.models` do. The model's own dropout stays as
     it is. Nothing is drawn from the global generator but one seed per training forward pass.
 
     Args:
@@ -245,8 +245,9 @@ def _layers(model: nn.Module, operator: Operator, wanted: list[str] | None) -> d
     if operator.site == "paths":
         found = found if _brings_shortcuts(operator) else _branches(model, operator)
     is_anywhere = operator.site in ("features", "weights")
-    if not found and is_anywhere:
-        listed = list(getattr(model, "feature_layers", ()))
+    listed = list(getattr(model, "feature_layers", ()))
+    on_features = operator.site == "features" and not getattr(operator, "needs_graph", False)
+    if listed and (on_features or (not found and is_anywhere)):
         found = {name: module for name, module in model.named_modules() if module in listed}
     if wanted == []:
         raise AttachError(f"layers must name one at least, {did_you_mean('', list(found))}")

@@ -4,7 +4,7 @@ None of them drops anything by itself: operators are attached. All return logits
 """
 
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 import torch_geometric.nn as pyg
@@ -16,6 +16,7 @@ from gnndrop.kernels import sparse_matmul
 from gnndrop.registry import Registry
 
 Norm = Literal["none", "batch", "layer"]
+Layout = Literal["plain", "tuned"]
 
 MODELS: Registry[Callable[..., nn.Module]] = Registry("model", "gnndrop.models", "gnndrop.models")
 
@@ -57,6 +58,11 @@ class Linear(pyg.Linear):  # type: ignore[misc]  # PyG publishes no types
 class _Network(nn.Module):
     """A stack of layers with normalization, ReLU and residual connections between them.
 
+    A hidden layer computes relu(norm(layer(x))) + skip(x), and the last layer returns the logits.
+    In the layout `tuned` it computes relu(norm(layer(x) + skip(x))), all `num_layers` are hidden,
+    and a linear map behind them returns the logits: Luo, Shi and Wu, "Classic GNNs are strong
+    baselines" (NeurIPS 2024).
+
     Args:
         in_channels: size of a node's features.
         hidden_channels: width of the hidden layers; default 64.
@@ -64,9 +70,10 @@ class _Network(nn.Module):
         num_layers: depth, at least 1; default 2.
         norm: `none` (default), `batch` or `layer` normalization after every hidden layer.
         residual: add a linear map of a hidden layer's input to its output; default False.
+        layout: `plain` (default) or `tuned`, as above.
 
     Raises:
-        ParameterError: if a size is below 1, or `norm` unknown.
+        ParameterError: if a size is below 1, or `norm` or `layout` unknown.
     """
 
     takes_sparse: ClassVar[bool] = True
@@ -80,6 +87,7 @@ class _Network(nn.Module):
         num_layers: int = 2,
         norm: Norm = "none",
         residual: bool = False,
+        layout: Layout = "plain",
     ) -> None:
         super().__init__()
         sizes = {
@@ -93,23 +101,37 @@ class _Network(nn.Module):
                 raise ParameterError(f"{name} must be at least 1, got {size}")
         if norm not in _NORMS:
             raise ParameterError(f"norm must be one of {', '.join(_NORMS)}, got {norm!r}")
-        widths = [in_channels, *[hidden_channels] * (num_layers - 1)]
+        if layout not in get_args(Layout):
+            raise ParameterError(f"layout must be plain or tuned, got {layout!r}")
+        self.layout = layout
+        hidden_layers = num_layers if layout == "tuned" else num_layers - 1
+        widths = [in_channels, *[hidden_channels] * hidden_layers]
         self.layers = nn.ModuleList(
             self.hidden_layer(width, hidden_channels) for width in widths[:-1]
         )
-        self.layers.append(self.last_layer(widths[-1], out_channels))
+        if layout == "tuned":
+            self.head = Linear(widths[-1], out_channels)
+        else:
+            self.layers.append(self.last_layer(widths[-1], out_channels))
         self.norms = nn.ModuleList(_NORMS[norm](hidden_channels) for _ in widths[:-1])
         self.skips = nn.ModuleList(
             Linear(width, hidden_channels) for width in widths[:-1] if residual
         )
 
     @property
+    def feature_layers(self) -> list[nn.Module]:
+        """The layers at whose input attached feature operators act."""
+        return [*self.layers, self.head] if self.layout == "tuned" else list(self.layers)
+
+    @property
     def residual_branches(self) -> list[nn.Module]:
         """The modules at whose outputs residual branches are dropped; none without shortcuts.
 
-        A ReLU stands between them and the sum, which a factor of 0 or more passes through.
+        In the layout `plain` a ReLU stands between them and the sum, which a factor of 0 or more
+        passes through.
         """
-        return list(self.norms) if len(self.skips) else []
+        branches = self.layers if self.layout == "tuned" else self.norms
+        return list(branches) if len(self.skips) else []
 
     def hidden_layer(self, in_channels: int, out_channels: int) -> nn.Module:
         """Build a hidden layer."""
@@ -134,10 +156,17 @@ class _Network(nn.Module):
             edge_index: int64 of shape (2, E), or a torch sparse adjacency, rows the targets.
             edge_weight: shape (E,); used by the GCN alone.
         """
+        is_tuned = self.layout == "tuned"
         for number, norm in enumerate(self.norms):
             out = self.apply_layer(self.layers[number], x, edge_index, edge_weight)
+            shortcut = self.skips[number](x) if len(self.skips) else None
+            if is_tuned and shortcut is not None:
+                out = out + shortcut
             out = norm(out).relu_()
-            x = out + self.skips[number](x) if len(self.skips) else out
+            x = out if is_tuned or shortcut is None else out + shortcut
+        if is_tuned:
+            logits: Tensor = self.head(x)
+            return logits
         return self.apply_layer(self.layers[-1], x, edge_index, edge_weight)
 
 
@@ -164,9 +193,11 @@ class GCN(_Network):
         num_layers: depth, at least 1; default 2.
         norm: `none` (default), `batch` or `layer` normalization after every hidden layer.
         residual: add a linear map of a hidden layer's input to its output; default False.
+        layout: `plain` (default), or `tuned`: shortcuts are added before normalization, and a
+            linear map behind `num_layers` hidden layers returns the logits (Luo et al. 2024).
 
     Raises:
-        ParameterError: if a size is below 1, or `norm` unknown.
+        ParameterError: if a size is below 1, or `norm` or `layout` unknown.
 
     Example:
         >>> model = GCN(8, 16, out_channels=3)
@@ -199,11 +230,13 @@ class GAT(_Network):
         num_layers: depth, at least 1; default 2.
         norm: `none` (default), `batch` or `layer` normalization after every hidden layer.
         residual: add a linear map of a hidden layer's input to its output; default False.
+        layout: `plain` (default), or `tuned`: shortcuts are added before normalization, and a
+            linear map behind `num_layers` hidden layers returns the logits (Luo et al. 2024).
         heads: attention heads of the hidden layers, a divisor of `hidden_channels`; default 8. The
             last layer has one.
 
     Raises:
-        ParameterError: if a size is below 1, `norm` unknown, or `heads` no divisor.
+        ParameterError: if a size is below 1, `norm` or `layout` unknown, or `heads` no divisor.
 
     Example:
         >>> model = GAT(8, 16, out_channels=3, heads=4)
@@ -220,13 +253,16 @@ class GAT(_Network):
         norm: Norm = "none",
         residual: bool = False,
         heads: int = 8,
+        layout: Layout = "plain",
     ) -> None:
         if heads < 1 or hidden_channels % heads:
             raise ParameterError(
                 f"heads must divide hidden_channels, got {heads} heads for {hidden_channels}"
             )
         self.heads = heads
-        super().__init__(in_channels, hidden_channels, out_channels, num_layers, norm, residual)
+        super().__init__(
+            in_channels, hidden_channels, out_channels, num_layers, norm, residual, layout
+        )
 
     def hidden_layer(self, in_channels: int, out_channels: int) -> nn.Module:
         """Build a GATConv whose heads share the width."""
@@ -255,9 +291,11 @@ class SAGE(_Network):
         num_layers: depth, at least 1; default 2.
         norm: `none` (default), `batch` or `layer` normalization after every hidden layer.
         residual: add a linear map of a hidden layer's input to its output; default False.
+        layout: `plain` (default), or `tuned`: shortcuts are added before normalization, and a
+            linear map behind `num_layers` hidden layers returns the logits (Luo et al. 2024).
 
     Raises:
-        ParameterError: if a size is below 1, or `norm` unknown.
+        ParameterError: if a size is below 1, or `norm` or `layout` unknown.
 
     Example:
         >>> model = SAGE(8, 16, out_channels=3)
@@ -284,19 +322,16 @@ class MLP(_Network):
         num_layers: depth, at least 1; default 2.
         norm: `none` (default), `batch` or `layer` normalization after every hidden layer.
         residual: add a linear map of a hidden layer's input to its output; default False.
+        layout: `plain` (default), or `tuned`: shortcuts are added before normalization, and a
+            linear map behind `num_layers` hidden layers returns the logits (Luo et al. 2024).
 
     Raises:
-        ParameterError: if a size is below 1, or `norm` unknown.
+        ParameterError: if a size is below 1, or `norm` or `layout` unknown.
 
     Example:
         >>> MLP(8, 16, out_channels=3)(torch.ones(4, 8)).shape
         torch.Size([4, 3])
     """
-
-    @property
-    def feature_layers(self) -> list[nn.Module]:
-        """The layers at whose input attached feature operators act."""
-        return list(self.layers)
 
     def hidden_layer(self, in_channels: int, out_channels: int) -> nn.Module:
         """Build a linear layer."""

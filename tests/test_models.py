@@ -180,6 +180,32 @@ def test_mlp_is_a_stack_of_linear_layers_with_norms_and_skips() -> None:
     torch.testing.assert_close(model(x), h @ model.layers[-1].weight.t() + model.layers[-1].bias)
 
 
+@pytest.mark.parametrize("name", ["gcn", "sage"])
+@pytest.mark.parametrize("residual", [True, False])
+def test_the_tuned_layout_normalizes_the_sum_and_ends_in_a_linear_map(name, residual) -> None:
+    options = {"num_layers": 3, "norm": "batch", "residual": residual, "layout": "tuned"}
+    model, x, graph = make(name, **options), features(), edges()
+    assert (len(model.layers), len(model.norms), len(model.skips)) == (3, 3, 3 * residual)
+    h = x
+    for number, layer in enumerate(model.layers):
+        skip = model.skips[number](h) if residual else 0.0
+        h = model.norms[number](layer(h, graph) + skip).relu()
+    torch.testing.assert_close(model(x, graph), h @ model.head.weight.t() + model.head.bias)
+    assert model.residual_branches == (list(model.layers) if residual else [])
+
+
+def test_the_tuned_mlp_lists_its_head_among_the_layers_of_features() -> None:
+    model = make("mlp", layout="tuned")
+    assert model.feature_layers == [*model.layers, model.head]
+    assert make("gat", num_layers=1, layout="tuned")(features(), edges()).shape == (N, C)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_an_unknown_layout_is_refused(name: str) -> None:
+    with pytest.raises(ParameterError, match="layout must be plain or tuned, got 'fancy'"):
+        MODELS[name](F, layout="fancy")
+
+
 def test_mlp_ignores_the_graph() -> None:
     model, x = make("mlp"), features()
     plain = model(x)

@@ -18,7 +18,7 @@ from gnndrop.registry import parse_spec
 from gnndrop.study.graphs import fingerprint, summarize, write_graph
 from gnndrop.study.plan import plan
 from gnndrop.study.provenance import environment
-from gnndrop.study.report import SCHEMA, Comparison, summarize_results
+from gnndrop.study.report import SCHEMA, Comparison, as_json, summarize_results
 from gnndrop.study.run import OnResult, run
 from gnndrop.study.store import default_folder, open_store
 from gnndrop.study.trial import train_trial
@@ -114,14 +114,14 @@ def compare(
     # Whatever is wrong shall be found here, before the first trial.
     for operator in config.operators:
         OPERATORS.make(operator)
-    _check_device(device)
+    check_device(device)
     for model in config.models:
         _ = MODELS[parse_spec(model)[0]]  # a wrong name shall not wait for the data
     graphs = {
         name: load(item, root) if isinstance(item, str) else item
         for name, item in zip(config.datasets, asked, strict=True)
     }
-    _check_models(config.models, graphs.values())
+    check_models(config.models, graphs.values())
     summaries = [summarize(dataset) for dataset in graphs.values()]
     counts = {summary.name: summary.splits for summary in summaries}
     trials = plan(config, counts, OPERATORS)
@@ -133,7 +133,9 @@ def compare(
         "data": {name: fingerprint(dataset) for name, dataset in graphs.items()},
     }
     folder = Path(out) if out is not None else default_folder(identity)
-    store = open_store(folder, identity, {"environment": here, "command": command})
+    told = as_json([asdict(summary) for summary in summaries])
+    provenance = {"environment": here, "command": command, "graphs": told}
+    store = open_store(folder, identity, provenance)
     with tempfile.TemporaryDirectory(prefix="gnndrop-", ignore_cleanup_errors=True) as shared:
         files = {name: Path(shared) / f"{place}.pt" for place, name in enumerate(graphs)}
         for name, dataset in graphs.items():
@@ -147,8 +149,12 @@ def compare(
     return summarize_results(config, summaries, trials, results, here)
 
 
-def _check_models(models: Sequence[str], graphs: Iterable[Dataset]) -> None:
-    """Build every model once for every shape of data; torch's generator is left alone."""
+def check_models(models: Sequence[str], graphs: Iterable[Dataset]) -> None:
+    """Build every model once for every shape of data; torch's generator is left alone.
+
+    Example:
+        >>> check_models(["gcn:num_layers=3"], [load("karate")])
+    """
     shapes = {(dataset.data.num_features, dataset.num_classes) for dataset in graphs}
     with torch.random.fork_rng(devices=[]):
         for model in models:
@@ -156,7 +162,12 @@ def _check_models(models: Sequence[str], graphs: Iterable[Dataset]) -> None:
                 MODELS.make(model, in_channels=features, out_channels=classes)
 
 
-def _check_device(device: str) -> None:
+def check_device(device: str) -> None:
+    """Refuse a device that torch cannot use, in one sentence.
+
+    Example:
+        >>> check_device("cpu")
+    """
     try:
         torch.zeros((), device=device).item()
     except Exception as error:  # each backend raises its own

@@ -6,14 +6,16 @@ import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from gnndrop.config import CompareConfig
 from gnndrop.study.plan import Trial
 from gnndrop.study.statistics import MINIMUM_PAIRS, Decision, Pairing, Verdict, judge
 from gnndrop.study.store import Result, Status
+from gnndrop.study.words import p_text, points
 
 SCHEMA = 1
+CellStatus = Status | Literal["unfinished"]
 
 CSV_COLUMNS = (
     *("dataset", "model", "operator", "metric", "trials", "mean", "std", "seconds", "status"),
@@ -59,12 +61,13 @@ class Cell:
         operator: spec of the operator.
         metric: the metric.
         scores: test scores in the order of the runs (seeds; with `splits="all"` seed by seed, each
-            on every split), paired between operators; None where a trial failed.
+            on every split), paired between operators; None where a trial failed or has not run.
         mean: mean of the scores that there are; None without any.
         std: their sample standard deviation; None below two.
         seconds: median duration of a trial, restarts included.
         rates: the rates chosen on validation, run by run; empty where none were tried.
-        status: `ok`, `failed` (at least one trial did) or `not-applicable`.
+        status: `ok`, `failed` (at least one trial did), `not-applicable`, or `unfinished` (of a run
+            that was interrupted: at least one trial has not run).
     """
 
     dataset: str
@@ -76,7 +79,7 @@ class Cell:
     std: float | None
     seconds: float | None
     rates: tuple[float | None, ...]
-    status: Status
+    status: CellStatus
 
 
 @dataclass(frozen=True)
@@ -139,7 +142,7 @@ class Comparison:
         """Return everything as JSON's types; what is not finite becomes None."""
         fields = asdict(self)
         order = ("environment", "protocol", "datasets", "cells", "verdicts", "failures")
-        return {"schema": SCHEMA, **{name: _json(fields[name]) for name in order}}
+        return {"schema": SCHEMA, **{name: as_json(fields[name]) for name in order}}
 
     def to_csv(self) -> str:
         """Return a table with one line for each cell and its verdict; empty where there is none."""
@@ -210,16 +213,16 @@ def summarize_results(
         config: the comparison.
         graphs: its datasets, in the order asked.
         trials: its trials, in the order of the plan.
-        results: their results by key.
+        results: their results by key; a trial without one has not run, and its pair is missing.
         environment: versions and machine.
 
     Returns:
         The outcome.
     """
-    grouped: dict[tuple[str, str, str], dict[tuple[int, int], list[Result]]] = {}
+    grouped: dict[tuple[str, str, str], dict[tuple[int, int], list[Result | None]]] = {}
     for trial in trials:
         runs = grouped.setdefault((trial.dataset, trial.model, trial.operator), {})
-        runs.setdefault((trial.seed, trial.split), []).append(results[trial.key])
+        runs.setdefault((trial.seed, trial.split), []).append(results.get(trial.key))
     cells: list[Cell] = []
     pairings: list[Pairing] = []
     for graph in graphs:
@@ -239,29 +242,31 @@ def summarize_results(
         failures=tuple(
             Failure(trial.dataset, trial.model, trial.spec, trial.seed, trial.split, result.error)
             for trial in trials
-            if (result := results[trial.key]).status == "failed"
+            if (result := results.get(trial.key)) and result.status == "failed"
         ),
         protocol=asdict(config),
         environment=environment,
     )
 
 
-def _best(restarts: Sequence[Result]) -> Result | None:
+def _best(restarts: Sequence[Result | None]) -> Result | None:
     """Return the restart with the best validation score; None if one of them has no score."""
-    if any(result.validation is None for result in restarts):
+    scored = [result for result in restarts if result and result.validation is not None]
+    if len(scored) < len(restarts):
         return None
-    return max(restarts, key=lambda result: result.validation or 0.0)
+    return max(scored, key=lambda result: result.validation or 0.0)
 
 
-def _test_score(restarts: Sequence[Result]) -> float | None:
+def _test_score(restarts: Sequence[Result | None]) -> float | None:
     best = _best(restarts)
     return best.test if best else None
 
 
 def _cell(
-    graph: GraphSummary, model: str, operator: str, runs: Mapping[Any, Sequence[Result]]
+    graph: GraphSummary, model: str, operator: str, runs: Mapping[Any, Sequence[Result | None]]
 ) -> Cell:
-    results = [result for restarts in runs.values() for result in restarts]
+    expected = [result for restarts in runs.values() for result in restarts]
+    results = [result for result in expected if result]
     scores = tuple(_test_score(restarts) for restarts in runs.values())
     known = [score for score in scores if score is not None]
     seconds = [result.seconds for result in results if result.seconds is not None]
@@ -278,15 +283,23 @@ def _cell(
         std=statistics.stdev(known) if len(known) > 1 else None,
         seconds=statistics.median(seconds) if seconds else None,
         rates=rates if any(rate is not None for rate in rates) else (),
-        # A trial that does not apply among others that do leaves its run without a score.
-        status="ok" if statuses == {"ok"} else statuses.pop() if len(statuses) == 1 else "failed",
+        status=_status(statuses, is_finished=len(results) == len(expected)),
     )
+
+
+def _status(statuses: set[Status], is_finished: bool) -> CellStatus:
+    if statuses == {"not-applicable"}:
+        return "not-applicable"  # what has not run would be so, too
+    if not is_finished:
+        return "unfinished"
+    # A trial that does not apply among others that do leaves its run without a score.
+    return "ok" if statuses == {"ok"} else "failed"
 
 
 def _pair(
     names: tuple[str, str, str, str],
-    runs: Mapping[tuple[int, int], Sequence[Result]],
-    baseline: Mapping[tuple[int, int], Sequence[Result]],
+    runs: Mapping[tuple[int, int], Sequence[Result | None]],
+    baseline: Mapping[tuple[int, int], Sequence[Result | None]],
     test_train_ratio: float,
 ) -> Pairing:
     """Pair the runs; where splits vary the unit is the split, over whose seeds scores are averaged.
@@ -323,7 +336,8 @@ def _claim(verdict: Verdict, protocol: Mapping[str, Any]) -> str:
     if verdict.missing:
         return (
             f"against {against} is undecided: {verdict.missing} of "
-            f"{verdict.missing + verdict.pairs} pairs are missing, because trials failed,"
+            f"{verdict.missing + verdict.pairs} pairs are missing, because trials failed or have "
+            "not run,"
         )
     # Below two pairs there is a difference at most, and no test of it.
     if verdict.difference is None or verdict.interval is None:
@@ -333,48 +347,38 @@ def _claim(verdict: Verdict, protocol: Mapping[str, Any]) -> str:
     low, high = verdict.interval
     if verdict.verdict == "worse":
         low, high = -high, -low
-    interval = f"{100 * (1 - protocol['alpha']):g} % interval {_points(low)} to {_points(high)}"
+    interval = f"{100 * (1 - protocol['alpha']):g} % interval {points(low)} to {points(high)}"
     pairs = f"{verdict.pairs} pairs"
     if verdict.verdict in ("better", "worse"):
         return (
-            f"is {verdict.verdict} than {against} by {_points(abs(verdict.difference))} points "
-            f"({interval}, adjusted {_p(verdict.p_adjusted)}, {pairs})"
+            f"is {verdict.verdict} than {against} by {points(abs(verdict.difference))} points "
+            f"({interval}, adjusted {p_text(verdict.p_adjusted)}, {pairs})"
         )
-    difference = f"difference {_points(verdict.difference)} points, {interval}"
+    difference = f"difference {points(verdict.difference)} points, {interval}"
     if verdict.verdict == "equivalent":
         margin = 100 * protocol["margin"]
         return (
             f"is equivalent to {against} within {margin:g} point{'s' * (margin != 1)} "
-            f"({difference}, adjusted {_p(verdict.equivalence_p_adjusted)}, {pairs})"
+            f"({difference}, adjusted {p_text(verdict.equivalence_p_adjusted)}, {pairs})"
         )
     few = f", of the {MINIMUM_PAIRS} it takes" if verdict.pairs < MINIMUM_PAIRS else ""
     return (
         f"against {against} is undecided "
-        f"({difference}, adjusted {_p(verdict.p_adjusted)}, {pairs}{few})"
+        f"({difference}, adjusted {p_text(verdict.p_adjusted)}, {pairs}{few})"
     )
-
-
-def _points(score: float) -> str:
-    return f"{100 * score + 0.0:.1f}".replace("-0.0", "0.0")
-
-
-def _p(value: float | None) -> str:
-    if value is None:
-        return "p unknown"
-    return "p < .001" if value < 0.001 else f"p = {value:.3f}".replace("0.", ".", 1)
 
 
 def _score(cell: Cell) -> str:
     if cell.mean is None:
         return cell.status
-    spread = "" if cell.std is None else f" ± {_points(cell.std)}"
-    return f"{_points(cell.mean)}{spread}{' (failed)' if cell.status == 'failed' else ''}"
+    spread = "" if cell.std is None else f" ± {points(cell.std)}"
+    return f"{points(cell.mean)}{spread}{' (failed)' if cell.status == 'failed' else ''}"
 
 
-def _json(value: Any) -> Any:
+def as_json(value: Any) -> Any:
     """Return a value as JSON's types; NaN and infinities, which JSON lacks, become None."""
     if isinstance(value, Mapping):
-        return {name: _json(item) for name, item in value.items()}
+        return {name: as_json(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_json(item) for item in value]
+        return [as_json(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -11,7 +11,6 @@ import functools
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ import pooch
 from pydantic import TypeAdapter
 
 from gnndrop.errors import DataError, ParameterError
+from gnndrop.study.files import replace_text
 from gnndrop.study.plan import Trial, digest
 
 Status = Literal["ok", "failed", "not-applicable"]
@@ -130,8 +130,7 @@ def open_store(
             differs), cannot be made, or holds a `config.json` that cannot be read.
 
     Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
+        >>>         >>> with tempfile.TemporaryDirectory() as folder:
         ...     _ = open_store(Path(folder), {"seeds": 10}, {})
         ...     open_store(Path(folder), {"seeds": 5}, {})
         Traceback (most recent call last):
@@ -179,13 +178,5 @@ def _flatten(value: object, prefix: str = "") -> Iterator[tuple[str, object]]:
 
 def _write_json(path: Path, value: object) -> None:
     """Replace a file atomically; its folder is made where it is missing."""
-    text = json.dumps(value, indent=1, allow_nan=False)
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    replace_text(path, json.dumps(value, indent=1, allow_nan=False))

@@ -1,5 +1,6 @@
 """One trial: seed, build, attach, train; the same in every process and with any number of jobs."""
 
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,7 +42,11 @@ def train_trial(
         model = models.make(
             trial.model, in_channels=graph.data.num_features, out_channels=graph.classes
         )
-        with attach(model.to(trial.device), operators.make(trial.spec)):
+        with warnings.catch_warnings():
+            # A comparison shows what that costs; to say so at every trial would drown it.
+            warnings.filterwarnings("ignore", ".* acts before a batch normalization")
+            handle = attach(model.to(trial.device), operators.make(trial.spec))
+        with handle:
             fitted = fit(
                 model,
                 graph.data,

@@ -1,0 +1,47 @@
+"""A report of a run: read it, write it in one of four formats, replace the file atomically."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from gnndrop.errors import ParameterError
+from gnndrop.study.files import replace_text
+from gnndrop.study.html import render_html
+from gnndrop.study.reading import Study, read_study
+from gnndrop.study.tables import render_csv, render_latex, render_markdown
+
+FORMATS: Mapping[str, Callable[[Study], str]] = {
+    "html": render_html,
+    "md": render_markdown,
+    "latex": render_latex,
+    "csv": render_csv,
+}
+
+
+def write_report(folder: Path, path: Path, format: str = "html", root: Path | None = None) -> None:
+    """Write the report of a run folder; the file is replaced atomically.
+
+    Args:
+        folder: the run folder of `gnndrop compare --out` or of `gnndrop bench --out`.
+        path: the file to write.
+        format: `html`, `md`, `latex` or `csv`.
+        root: read-only mirror of raw data files, see `read_study`.
+
+    Raises:
+        ParameterError: if the format is unknown, the folder holds no run to report, or the file
+            cannot be written.
+        DataError: if a dataset must be read and cannot be.
+
+    Example:
+        >>> write_report(Path("run"), Path("run.pdf"), "pdf")
+        Traceback (most recent call last):
+        gnndrop.errors.ParameterError: the format must be one of html, md, latex, csv, got 'pdf'
+    """
+    if format not in FORMATS:
+        raise ParameterError(f"the format must be one of {', '.join(FORMATS)}, got {format!r}")
+    text = FORMATS[format](read_study(folder, root))
+    try:
+        replace_text(path, text)
+    except OSError as error:
+        raise ParameterError(
+            f"the report must be writable, got {error.strerror!r} at {path}; give another --out"
+        ) from error

@@ -1,0 +1,177 @@
+"""`gnndrop bench`: suites by name and by file."""
+
+import json
+
+import pytest
+
+from gnndrop.errors import DivergedError
+
+TEXT = """
+title = "Tiny"
+description = "Does dropout help?"
+budget = "1 second"
+notes = ["A note."]
+[[comparison]]
+name = "plain"
+note = "as it is"
+datasets = ["csbm:nodes=60,classes=2,features=4"]
+models = ["mlp"]
+operators = ["dropout"]
+seeds = 6
+train = {epochs = 2}
+[[comparison]]
+name = "deep"
+against = "plain"
+datasets = ["csbm:nodes=60,classes=2,features=4", "cora"]
+models = ["mlp:num_layers=3"]
+operators = ["dropout"]
+seeds = 6
+train = {epochs = 2}
+[[published]]
+comparison = "plain"
+dataset = "csbm:nodes=60,classes=2,features=4"
+model = "mlp"
+operator = "dropout"
+value = 10.0
+spread = 1.0
+margin = 1.0
+source = "https://example.org, table 1"
+differs = "in everything"
+"""
+
+
+@pytest.fixture
+def path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "tiny.toml"
+    file.write_text(TEXT)
+    return str(file)
+
+
+def test_text_holds_the_tables_the_published_the_factors_and_what_was_left_out(gnndrop, path):
+    run = gnndrop("bench", path, "--jobs", "1")
+    assert run.code == 0
+    assert run.err == "plain: 12 trials\ndeep: 12 trials\n"
+    assert "plain: as it is\n" in run.out
+    assert run.out.count("Verdicts:") == 2
+    (published,) = (line for line in run.out.splitlines() if "10.00 ± 1.00" in line)
+    assert published.endswith("differs")
+    assert "- https://example.org, table 1\n" in run.out
+    assert "- plain: in everything\n" in run.out
+    assert "deep     plain" in run.out
+    assert "- cora in deep: " in run.out
+    assert "- A note.\n" in run.out
+    assert "--seeds" not in run.out
+
+
+def test_json_is_one_document_and_out_keeps_it(gnndrop, path, tmp_path):
+    run = gnndrop("bench", path, "--jobs", "1", "--seeds", "2", "--json", "--out", "kept")
+    assert run.code == 0
+    document = json.loads(run.out)
+    results = document.pop("results")
+    assert document == json.loads((tmp_path / "kept" / "study.json").read_text())
+    assert document["command"].startswith("gnndrop bench ")
+    assert results["plain"] == json.loads((tmp_path / "kept" / "plain" / "result.json").read_text())
+    again = gnndrop("bench", path, "--jobs", "1", "--seeds", "2", "--out", "kept")
+    assert "4 of them found finished" in again.err
+    assert "With --seeds 2, in the place of the suite's own number" in again.out
+    refused = gnndrop("bench", path, "--jobs", "1", "--seeds", "3", "--out", "kept")
+    assert refused.code == 2
+    assert "choose another folder" in refused.err
+
+
+def test_a_dry_run_counts_and_runs_nothing(gnndrop, path, tmp_path):
+    run = gnndrop("bench", path, "--dry-run", "--jobs", "1", "--out", "kept")
+    assert (run.code, run.err) == (0, "")
+    rows = [line.split() for line in run.out.splitlines() if line]
+    assert [row[:2] for row in rows[1:4]] == [["plain", "12"], ["deep", "12"], ["all", "24"]]
+    assert "An estimate" in run.out
+    assert "- cora in deep: " in run.out
+    assert not (tmp_path / "kept").exists()
+    document = json.loads(gnndrop("bench", path, "--dry-run", "--jobs", "1", "--json").out)
+    assert [one["trials"] for one in document["comparisons"]] == [12, 12]
+
+
+def test_list_names_the_built_in_suites(gnndrop):
+    run = gnndrop("bench", "--list")
+    assert (run.code, run.err) == (0, "")
+    entries = {
+        entry["name"]: entry for entry in json.loads(gnndrop("bench", "--list", "--json").out)
+    }
+    assert {"quick", "homophily", "depth", "published", "contradiction"} <= set(entries)
+    for name, entry in entries.items():
+        assert name in run.out
+        assert entry["title"]
+        assert "2 cores" in entry["budget"]
+
+
+def test_copy_writes_a_suite_to_edit_and_never_over_a_file(gnndrop, path, tmp_path):
+    run = gnndrop("bench", "--copy", "quick")
+    assert (run.code, run.out) == (0, "")
+    assert "gnndrop bench quick.toml" in run.err
+    text = (tmp_path / "quick.toml").read_text()
+    assert "[[comparison]]" in text
+    (tmp_path / "quick.toml").write_text("mine")
+    run = gnndrop("bench", "--copy", "quick")
+    assert run.code == 2
+    assert (tmp_path / "quick.toml").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "bench needs one of a suite, --list and --copy NAME"),
+        (["quick", "--list"], "bench needs one of"),
+        (["quik"], "did you mean 'quick'?"),
+        (["--copy", "quik"], "did you mean 'quick'?"),
+        (["nowhere.toml"], "a suite must be a text file"),
+        (["quick", "--jobs", "0"], "jobs must be at least 1"),
+        (["quick", "--dry-run", "--jobs", "0"], "jobs must be at least 1"),
+        (["quick", "--seeds", "0"], "seeds must be at least 1"),
+        (["quick", "--dry-run", "--seeds", "0"], "seeds must be at least 1"),
+    ],
+)
+def test_wrong_use_is_told(gnndrop, path, arguments, message):
+    run = gnndrop("bench", *arguments)
+    assert (run.code, run.out) == (2, "")
+    assert message in run.err
+    assert "Traceback" not in run.err
+
+
+def test_a_typo_in_a_suite_names_the_line(gnndrop, tmp_path):
+    file = tmp_path / "typo.toml"
+    file.write_text(TEXT.replace('["dropout"]', '["dropout", "drop-egde"]', 1))
+    run = gnndrop("bench", str(file))
+    assert run.code == 2
+    assert f"{file}, line 11: unknown operator 'drop-egde', did you mean 'drop-edge'?" in run.err
+
+
+def test_without_any_graph_the_exit_code_says_data(gnndrop, tmp_path):
+    file = tmp_path / "far.toml"
+    file.write_text(TEXT.replace("csbm:nodes=60,classes=2,features=4", "citeseer"))
+    run = gnndrop("bench", str(file), "--data-root", str(tmp_path / "nowhere"))
+    assert (run.code, run.out) == (4, "")
+
+
+def test_failed_trials_make_the_exit_code(gnndrop, monkeypatch, path):
+    from gnndrop.study import trial
+
+    def fail(*arguments, **options):
+        raise DivergedError("the loss must be finite, got nan")
+
+    monkeypatch.setattr(trial, "fit", fail)
+    run = gnndrop("bench", path, "--jobs", "1", "--seeds", "2")
+    assert run.code == 3
+    assert "the loss must be finite, got nan" in run.out
+
+
+def test_an_interruption_tells_how_to_resume(gnndrop, monkeypatch, path):
+    from gnndrop.study import trial
+
+    def interrupt(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(trial, "fit", interrupt)
+    run = gnndrop("bench", path, "--jobs", "1", "--out", "kept")
+    assert run.code == 130
+    assert run.err.splitlines()[-1].strip() == f"gnndrop bench {path} --jobs 1 --out kept"
