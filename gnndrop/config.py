@@ -16,6 +16,8 @@ class TrainConfig:
         learning_rate: Adam's step size, above 0.
         weight_decay: Adam's L2 penalty, at least 0.
         normalize_features: scale the rows of non-negative (bag-of-words) features to sum one.
+        selection: which epoch's weights are kept: that of the best validation `metric` (ties: the
+            lowest loss), or that of the lowest validation `loss`, which asks for calibration too.
 
     Raises:
         ParameterError: if a value is out of its range.
@@ -30,6 +32,7 @@ class TrainConfig:
     learning_rate: float = 0.01
     weight_decay: float = 5e-4
     normalize_features: bool = True
+    selection: str = "metric"
 
     def __post_init__(self) -> None:
         if self.epochs < 1:
@@ -46,6 +49,8 @@ class TrainConfig:
             raise ParameterError(
                 f"weight_decay must be finite and at least 0, got {self.weight_decay}"
             )
+        if self.selection not in ("metric", "loss"):
+            raise ParameterError(f"selection must be 'metric' or 'loss', got {self.selection!r}")
 
 
 @dataclass(frozen=True)

@@ -54,11 +54,12 @@ def fit(
     Adam on the cross entropy of the training nodes, plus the `penalty()` of every module that has
     one; parameters of operators are not decayed. After every step validation is measured in
     evaluation mode; the best epoch has the highest validation metric, ties go to the lower
-    validation loss. Bag-of-words features (non-negative, mostly zeros) have their rows scaled to
-    sum one, and are trained sparse where that pays and the model says `takes_sparse`; the attribute
-    `normalize_features` of the model then says so to `mc_predict`. The model's training flag is
-    left as it was. Masks of dropout follow torch's global generator, which
-    training advances: `torch.manual_seed` before building the model reproduces a run.
+    validation loss, or by `config.selection` the lowest loss. Bag-of-words features (non-negative,
+    mostly zeros) have their rows scaled to sum one, and are trained sparse where that pays and the
+    model says `takes_sparse`; the attribute `normalize_features` of the model then says so to
+    `mc_predict`. The model's training flag is left as it was. Masks of dropout follow torch's
+    global generator, which training advances: `torch.manual_seed` before building the model
+    reproduces a run.
 
     Args:
         model: returns logits from `model(x, edge_index)`, or `model(x, edge_index, edge_weight)`
@@ -99,7 +100,8 @@ def fit(
         _groups(model, config.weight_decay), lr=config.learning_rate, fused=True
     )
     was_training = model.training
-    best, best_epoch, weights = (-1.0, 0.0), 0, _copy(model)
+    best, best_epoch, weights = (-math.inf, -math.inf), 0, _copy(model)
+    by_loss = config.selection == "loss"
     try:
         with accelerate(model):
             for epoch in range(1, config.epochs + 1):
@@ -114,6 +116,8 @@ def fit(
                 logits = _evaluate(model, inputs)[validation]
                 loss = _finite_loss(logits, y_validation, epoch)
                 reached = score(logits, y_validation), -float(loss)
+                if by_loss:
+                    reached = reached[::-1]
                 if reached > best:
                     best, best_epoch, weights = reached, epoch, _copy(model)
                 elif config.patience and epoch - best_epoch >= config.patience:
@@ -124,7 +128,7 @@ def fit(
         model.train(was_training)
     return FitResult(
         train=score(logits[train], y_train),
-        validation=best[0],
+        validation=best[int(by_loss)],
         test=score(logits[test], data.y[test]),
         best_epoch=best_epoch,
         epochs=epoch,

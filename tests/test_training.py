@@ -466,3 +466,28 @@ def test_nothing_is_trained_on_wrong_input(data: Data) -> None:
         fit(model, data)
     assert not model.training
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_selection_by_loss_keeps_the_epoch_of_the_lowest_loss(data: Data) -> None:
+    """The weights that are left reach a validation loss that no other choice is below."""
+
+    def loss_of(selection: str) -> tuple[float, int]:
+        torch.manual_seed(0)
+        model = gcn()
+        result = fit(model, data, TrainConfig(epochs=60, patience=0, selection=selection))
+        model.eval()
+        with torch.no_grad():
+            logits = model(*prepare_inputs(model, data))[data.val_mask]
+        assert result.validation == pytest.approx(
+            float((logits.argmax(1) == data.y[data.val_mask]).double().mean())
+        )
+        return float(F.cross_entropy(logits, data.y[data.val_mask])), result.best_epoch
+
+    by_metric, by_loss = loss_of("metric"), loss_of("loss")
+    assert by_loss[0] <= by_metric[0]
+    assert by_loss[1] != by_metric[1]
+
+
+def test_an_unknown_selection_is_refused() -> None:
+    with pytest.raises(ParameterError, match="selection must be 'metric' or 'loss', got 'best'"):
+        TrainConfig(selection="best")

@@ -29,7 +29,8 @@ def copies_that_pay(inputs: Sequence[Any], samples: int) -> int:
     """
     if not _is_graph(inputs):
         return 1
-    most = min(MOST_NODES // max(len(inputs[0]), 1), MOST_EDGES // max(inputs[1].size(1), 1))
+    nodes, edges = len(inputs[0]), int(inputs[1].size(1))
+    most = min(MOST_NODES // max(nodes, 1), MOST_EDGES // max(edges, 1))
     if most < 2:
         return 1
     rounds = -(-samples // most)
@@ -54,7 +55,7 @@ def replicate(inputs: Sequence[Any], copies: int) -> tuple[Any, ...] | None:
     x, edge_index, *rest = inputs
     nodes, edges = len(x), edge_index.size(1)
     steps = torch.arange(copies, device=edge_index.device)
-    replicated = [_stack(x, copies), _shift(edge_index, steps * nodes)]
+    replicated: list[Tensor | None] = [_stack(x, copies), _shift(edge_index, steps * nodes)]
     for value in rest:
         if value is None:
             replicated.append(None)

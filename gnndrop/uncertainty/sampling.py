@@ -105,7 +105,7 @@ def mc_predict(
     error = None
     with (
         Sampler(model, inputs, seed, operators, share_masks, grad) as sampler,
-        tqdm(total=samples, delay=PROGRESS_AFTER, disable=None if progress else True) as bar,
+        _bar(samples) if progress else nullcontext() as bar,
     ):
         done = 0
         while done < samples and (error is None or until is None or error > until):
@@ -114,7 +114,8 @@ def mc_predict(
                 outputs = sampler.draw(range(done, min(done + size, block)))
                 summary.add(outputs)
                 done += len(outputs)
-                bar.update(len(outputs))
+                if bar is not None:
+                    bar.update(len(outputs))
             if until is not None:
                 error = float(summary.standard_error().max())
         fields = summary.summary()
@@ -192,7 +193,7 @@ class Sampler:
     def draw(self, samples: Sequence[int]) -> list[Any]:
         """Return the model's outputs for some samples, by their numbers."""
         if len(samples) > 1 and self._try_batch(len(samples)):
-            return self._split(self._call(self._batch, samples))
+            return self._split(self._call(self._batch or (), samples))
         return [
             self._known.pop(sample) if sample in self._known else self._call(self.inputs, [sample])
             for sample in samples
@@ -222,7 +223,8 @@ class Sampler:
         """Return the outputs of the blocks; none where they do not stand one below the other."""
         if not isinstance(output, Tensor) or not output.dim() or len(output) % self._copies:
             return []
-        return list(output.unflatten(0, (self._copies, -1)))
+        size = len(output) // self._copies
+        return list(output.view(self._copies, size, *output.shape[1:]))
 
     def _switch(self) -> None:
         """Set flags for sampling, and count the draws of operators."""
@@ -367,6 +369,11 @@ class Sampler:
             return self.model(*inputs)
 
 
+def _bar(samples: int) -> "tqdm[Any]":
+    """Return a progress bar; only where one is wanted, since each takes a lock of the system's."""
+    return tqdm(total=samples, delay=PROGRESS_AFTER, disable=None)
+
+
 def _check(samples: int, chunk_size: int | None, until: float | None, task: str) -> None:
     if samples < 2:
         raise ParameterError(f"samples must be at least 2, got {samples}: one has no spread")
@@ -384,11 +391,12 @@ def _prepare(model: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     if len(inputs) == 1 and isinstance(inputs[0], Data):
         return prepare_inputs(model, inputs[0], normalizes)
     x = inputs[0] if inputs else None
-    is_dense = isinstance(x, Tensor) and x.layout == torch.strided and x.dim() == 2
     prepares = normalizes or getattr(model, "takes_sparse", False)
-    if is_dense and prepares and x.is_floating_point() and not x.requires_grad:
-        return prepare_features(model, x, normalizes), *inputs[1:]
-    return inputs
+    if not (prepares and isinstance(x, Tensor) and x.layout == torch.strided and x.dim() == 2):
+        return inputs
+    if not x.is_floating_point() or x.requires_grad:
+        return inputs
+    return prepare_features(model, x, normalizes), *inputs[1:]
 
 
 def _num_nodes(inputs: Sequence[Any]) -> int:

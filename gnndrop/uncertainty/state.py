@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -57,7 +56,7 @@ class Buffers:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self._held: list[tuple[nn.Module, str, Any, Tensor]] = [
+        self._held: list[tuple[nn.Module, str, Tensor, Tensor]] = [
             (module, name, buffer, buffer.detach().clone())
             for module in model.modules()
             for name, buffer in module._buffers.items()
@@ -68,8 +67,7 @@ class Buffers:
         """Write back what was changed, and return the modules that it belongs to."""
         moved = []
         for module, name, buffer, value in self._held:
-            now = module._buffers.get(name)
-            if now is buffer and _equal(buffer, value):
+            if module._buffers.get(name) is buffer and _equal(buffer, value):
                 continue
             with torch.no_grad():
                 buffer.copy_(value)

@@ -131,7 +131,7 @@ class Multilabel(Classification):
 
     def per_item(self, values: Tensor) -> Tensor:
         """Return shape (..., N, L)."""
-        return values.unflatten(-1, self.shape or ())
+        return values.reshape(*values.shape[:-1], *(self.shape or ()))
 
 
 class Regression:
