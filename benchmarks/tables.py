@@ -1,4 +1,4 @@
-"""Write the tables of the README from what they are made of: the registry, the committed results.
+"""Write the tables of the pages from what they are made of: the registry, the committed results.
 
     python benchmarks/tables.py
 
@@ -72,7 +72,7 @@ def speed_table() -> str:
 
 
 def rewrite(text: str) -> str:
-    """Return the README with its tables as they should be."""
+    """Return a page with its tables as they should be."""
     tables = {
         "operators": operators_table(),
         "results": results_table(),
@@ -86,6 +86,8 @@ def rewrite(text: str) -> str:
     return text
 
 
+PAGES = (ROOT / "README.md", ROOT / "benchmarks" / "results" / "README.md")
+
 if __name__ == "__main__":
-    readme = ROOT / "README.md"
-    readme.write_text(rewrite(readme.read_text()))
+    for page in PAGES:
+        page.write_text(rewrite(page.read_text()))

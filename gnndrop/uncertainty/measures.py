@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from gnndrop.errors import ParameterError
+from gnndrop.uncertainty.moments import Moments
 
 # How far from 1 the probabilities of a node may sum: a row of float16 is off by up to 5e-4.
 TOLERANCE = 1e-3
@@ -487,33 +488,6 @@ def brier_score(probs: Array, y: Array) -> float:
     return float((values - target).square().sum(-1).mean())
 
 
-class _Moments:
-    """Means and sums of squared deviations (or of products, along the last axis) over samples."""
-
-    def __init__(self, products: bool = False) -> None:
-        self.products = products
-        self.count = 0
-        self.mean = self.deviations = torch.zeros((), dtype=torch.float64)
-
-    @property
-    def variance(self) -> Tensor:
-        return self.deviations / (self.count - 1)
-
-    def update(self, values: Tensor) -> None:
-        added, known, total = len(values), self.count, self.count + len(values)
-        mean = values.mean(0)
-        step = mean - self.mean.to(mean)
-        between = self._squares(step[None]) * (known * added / total)
-        self.deviations = self.deviations.to(mean) + between + self._squares(values - mean)
-        self.mean = mean - step * (known / total)
-        self.count = total
-
-    def _squares(self, values: Tensor) -> Tensor:
-        if self.products:
-            return torch.einsum("snc,snd->ncd", values, values)
-        return values.square().sum(0)
-
-
 class SampleSummary:
     """The measures of samples that come in chunks, without keeping them: O(N C) memory.
 
@@ -537,9 +511,9 @@ class SampleSummary:
 
     def __init__(self, covariance: bool = False) -> None:
         self.covariance = covariance
-        self._probs = _Moments()
-        self._entropies = _Moments()
-        self._joint = _Moments(products=True)  # the probabilities and, last, the entropy
+        self._probs = Moments()
+        self._entropies = Moments()
+        self._joint = Moments(products=True)  # the probabilities and, last, the entropy
 
     @property
     def count(self) -> int:
@@ -562,14 +536,25 @@ class SampleSummary:
             >>> summary.count
             1
         """
-        values = as_samples(probs)
+        self.add(as_samples(probs))
+
+    def add(self, values: Tensor, entropies: Tensor | None = None) -> None:
+        """Take in samples that are known to be probabilities, without looking at them again.
+
+        Args:
+            values: float64 of shape (S, N, C).
+            entropies: of the samples, shape (S, N), where they are known already.
+
+        Raises:
+            ParameterError: if they are of another shape than those before.
+        """
         if self.count and values.shape[1:] != self.mean.shape:
             raise ParameterError(
                 "samples must have the nodes and classes of those before, "
                 f"{tuple(self.mean.shape)}, got {tuple(values.shape[1:])}; "
                 "begin a new summary for another graph"
             )
-        entropies = _entropy(values)
+        entropies = _entropy(values) if entropies is None else entropies
         if self.covariance:
             self._joint.update(torch.cat([values, entropies[..., None]], -1))
         self._probs.update(values)

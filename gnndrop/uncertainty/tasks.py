@@ -3,10 +3,12 @@
 from typing import Any, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from gnndrop.errors import ParameterError
 from gnndrop.uncertainty.measures import SampleSummary
+from gnndrop.uncertainty.moments import Moments
 
 
 class Task(Protocol):
@@ -41,10 +43,13 @@ class Classification:
         if self.shape is None:
             self.check(logits)
             self.shape = tuple(logits.shape[1:])
-        probs = self.probabilities(logits)
+        is_half = logits.dtype.itemsize < 4
+        logarithms = self.logarithms(logits.float() if is_half else logits)
+        probs = logarithms.exp()
         if probs.requires_grad:
             self.traced.append(probs)
-        self._summary.update(probs)
+        entropies = -(probs * logarithms).sum(-1)
+        self._summary.add(probs.detach().double(), entropies.detach().double())
         if self.kept is not None:
             self.kept.append(self.shown(probs))
 
@@ -62,10 +67,10 @@ class Classification:
                 "return what comes before the softmax"
             )
 
-    def probabilities(self, logits: Tensor) -> Tensor:
-        """Return samples of shape (S, N, C)."""
+    def logarithms(self, logits: Tensor) -> Tensor:
+        """Return the logarithms of probabilities, shape (S, N, C)."""
         by_class = logits.transpose(-1, -2).contiguous()  # softmax along a short last axis is slow
-        return (by_class - by_class.logsumexp(-2, keepdim=True)).exp().transpose(-1, -2)
+        return (by_class - by_class.logsumexp(-2, keepdim=True)).transpose(-1, -2)
 
     def shown(self, values: Tensor) -> Tensor:
         """Return probabilities, by sample or not, in the shape of the model's outputs."""
@@ -121,9 +126,9 @@ class Multilabel(Classification):
                 "return what comes before the sigmoid"
             )
 
-    def probabilities(self, logits: Tensor) -> Tensor:
-        """Return samples of shape (S, N * L, 2)."""
-        return torch.stack([(-logits).sigmoid(), logits.sigmoid()], -1).flatten(1, 2)
+    def logarithms(self, logits: Tensor) -> Tensor:
+        """Return the logarithms of probabilities, shape (S, N * L, 2)."""
+        return F.logsigmoid(torch.stack([-logits, logits], -1)).flatten(1, 2)
 
     def shown(self, values: Tensor) -> Tensor:
         """Return the probability of the label."""
@@ -148,8 +153,8 @@ class Regression:
 
     def __init__(self, keep: bool) -> None:
         self.kept: list[Tensor] | None = [] if keep else None
-        self.count = 0
-        self._mean = self._squares = self._noise = torch.zeros(())
+        self._moments = Moments()
+        self._noise = torch.zeros(())
 
     def add(self, outputs: list[Any]) -> None:
         """Take in outputs, or pairs of outputs and their variances."""
@@ -165,28 +170,20 @@ class Regression:
         values = _stack(outputs).double()
         if self.kept is not None:
             self.kept.append(values)
-        added, total = len(values), self.count + len(values)
-        mean = values.mean(0)
-        step = mean - self._mean  # merged as Chan, Golub and LeVeque do
-        self._squares = (
-            self._squares
-            + (values - mean).square().sum(0)
-            + step.square() * (self.count * added / total)
-        )
-        self._mean, self.count = self._mean + step * (added / total), total
+        self._moments.update(values)
 
     def standard_error(self) -> Tensor:
         """Return the Monte-Carlo error of the mean, so far."""
-        return (self._squares / (self.count - 1) / self.count).sqrt()
+        return (self._moments.variance / self._moments.count).sqrt()
 
     def summary(self) -> dict[str, Tensor]:
         """Return the fields of a `Prediction`."""
-        spread = self._squares / (self.count - 1)
+        spread = self._moments.variance
         fields = {
-            "mean": self._mean,
+            "mean": self._moments.mean,
             "std": spread.sqrt(),
             "standard_error": self.standard_error(),
-            "variance": self._noise / self.count + spread,
+            "variance": self._noise / self._moments.count + spread,
         }
         if self.kept is not None:
             fields["samples"] = torch.cat(self.kept)
@@ -208,7 +205,7 @@ def _stack(outputs: list[Any]) -> Tensor:
                 f"got {type(output).__name__}; wrap it in a module that returns that"
             )
     stacked = torch.stack(outputs) if len(outputs) > 1 else outputs[0][None]
-    if not bool(stacked.isfinite().all()):
+    if not bool(stacked.sum(dtype=torch.float64).isfinite()):
         raise ParameterError(
             "the model's outputs must be finite, got NaN or infinity; "
             "look at the inputs and at the weights"
