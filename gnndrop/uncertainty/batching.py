@@ -11,30 +11,32 @@ import torch
 from torch import Tensor
 from torch_geometric import EdgeIndex
 
-# Rows and edges of all copies together: what of a layer fits into caches.
-MOST_NODES = 1 << 15
-MOST_EDGES = 1 << 18
+# Nodes, edges and stored features of all copies together, measured: beyond, what a step writes is
+# no longer in the cache when the next one reads it, which costs more than the calls that it saves.
+MOST_NODES = 1 << 13
+MOST_EDGES = 1 << 16
+MOST_FEATURES = 1 << 19
 # How far the outputs of a block may lie from those of a pass of its own, relative to the largest:
 # sums of float32 in another order.
 ROUNDING = 1e-4
 
 
-def copies_that_pay(inputs: Sequence[Any], samples: int) -> int:
+def copies_that_pay(inputs: Sequence[Any]) -> int:
     """Return how many samples to compute at once; 1 where the inputs do not say what they are.
 
     Example:
         >>> graph = torch.ones(1000, 4), torch.zeros(2, 5000, dtype=torch.int64)
-        >>> copies_that_pay(graph, 100)
-        25
+        >>> copies_that_pay(graph)
+        8
     """
     if not _is_graph(inputs):
         return 1
-    nodes, edges = len(inputs[0]), int(inputs[1].size(1))
-    most = min(MOST_NODES // max(nodes, 1), MOST_EDGES // max(edges, 1))
-    if most < 2:
-        return 1
-    rounds = -(-samples // most)
-    return max(samples // rounds, 1)
+    x, edges = inputs[0], int(inputs[1].size(1))
+    features = x.numel() if x.layout == torch.strided else x.values().numel()
+    most = min(
+        MOST_NODES // max(len(x), 1), MOST_EDGES // max(edges, 1), MOST_FEATURES // max(features, 1)
+    )
+    return max(most, 1)
 
 
 def replicate(inputs: Sequence[Any], copies: int) -> tuple[Any, ...] | None:

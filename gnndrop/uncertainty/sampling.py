@@ -25,6 +25,8 @@ from gnndrop.uncertainty.sites import Site, Watch, audit, choose, single_operato
 from gnndrop.uncertainty.state import preserved
 from gnndrop.uncertainty.tasks import TASKS
 
+SUMMARIZED = 16
+"""Samples that are summarized together, by default: the summary has its price by the call."""
 CHECK_EVERY = 10
 """Samples between two looks at the Monte-Carlo error, whatever the chunks."""
 PROGRESS_AFTER = 3.0
@@ -101,10 +103,11 @@ def mc_predict(
     _check(samples, chunk_size, until, task)
     inputs = _prepare(model, inputs)
     summary = TASKS[task](keep_samples)
-    size = chunk_size or max(copies_that_pay(inputs, samples), 1)
+    at_once = chunk_size or copies_that_pay(inputs)
+    size = chunk_size or at_once * -(-SUMMARIZED // at_once)
     error = None
     with (
-        Sampler(model, inputs, seed, operators, share_masks, grad) as sampler,
+        Sampler(model, inputs, seed, operators, share_masks, grad, at_once) as sampler,
         _bar(samples) if progress else nullcontext() as bar,
     ):
         done = 0
@@ -147,6 +150,7 @@ class Sampler:
         operators: which sites are to be random.
         share_masks: whether nodes share masks.
         grad: whether derivatives are kept.
+        at_once: how many samples one pass may compute; by default as many as pay.
     """
 
     def __init__(
@@ -157,8 +161,10 @@ class Sampler:
         operators: str | Iterable[str] | None = None,
         share_masks: bool = False,
         grad: bool = False,
+        at_once: int | None = None,
     ) -> None:
         self.model, self.inputs, self.seed = model, inputs, seed
+        self.at_once = at_once or copies_that_pay(inputs)
         self.wanted = operators
         self.share_masks = share_masks
         self.grad = grad
@@ -192,12 +198,20 @@ class Sampler:
 
     def draw(self, samples: Sequence[int]) -> list[Any]:
         """Return the model's outputs for some samples, by their numbers."""
-        if len(samples) > 1 and self._try_batch(len(samples)):
-            return self._split(self._call(self._batch or (), samples))
-        return [
+        step = min(self.at_once, len(samples))
+        outputs: list[Any] = []
+        for start in range(0, len(samples), step):
+            part = samples[start : start + step]
+            if len(part) == step > 1 and self._try_batch(step):
+                outputs += self._split(self._call(self._batch or (), part))
+            else:
+                outputs += map(self._draw_alone, part)
+        return outputs
+
+    def _draw_alone(self, sample: int) -> Any:
+        return (
             self._known.pop(sample) if sample in self._known else self._call(self.inputs, [sample])
-            for sample in samples
-        ]
+        )
 
     def _try_batch(self, copies: int) -> bool:
         """Whether so many samples may be computed at once: tried once, on the first ones."""

@@ -683,6 +683,7 @@ def test_any_graph_and_chunks(
 
 
 def test_the_number_of_copies_depends_on_the_size() -> None:
-    assert copies_that_pay((X, EDGES), 100) == 100
-    assert copies_that_pay((torch.ones(40000, 2), EDGES), 100) == 1
-    assert copies_that_pay((X,), 100) == 1
+    assert copies_that_pay((X, EDGES)) > 100
+    assert copies_that_pay((torch.ones(5000, 2), EDGES)) == 1
+    assert copies_that_pay((torch.ones(100, 6000), EDGES)) == 1
+    assert copies_that_pay((X,)) == 1
