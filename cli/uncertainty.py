@@ -99,6 +99,13 @@ def uncertainty(
             "epochs, which are not sure enough.",
         ),
     ] = "loss",
+    scale_features: Annotated[
+        bool,
+        typer.Option(
+            "--scale-features/--raw-features",
+            help="Scale the rows of bag-of-words features to sum one, or take them as they are.",
+        ),
+    ] = True,
     margin: Annotated[
         float, typer.Option(help="Differences below it are equivalent; 0.01 is one point.")
     ] = CompareConfig.margin,
@@ -156,7 +163,7 @@ def uncertainty(
                 risk=risk,
                 margin=margin,
                 train=TrainConfig(
-                    epochs, patience, learning_rate, weight_decay, selection=selection
+                    epochs, patience, learning_rate, weight_decay, scale_features, selection
                 ),
                 checkpoint=checkpoint,
                 jobs=jobs,
