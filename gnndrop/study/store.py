@@ -130,7 +130,8 @@ def open_store(
             differs), cannot be made, or holds a `config.json` that cannot be read.
 
     Example:
-        >>>         >>> with tempfile.TemporaryDirectory() as folder:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
         ...     _ = open_store(Path(folder), {"seeds": 10}, {})
         ...     open_store(Path(folder), {"seeds": 5}, {})
         Traceback (most recent call last):

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from gnndrop.errors import ParameterError
 from gnndrop.kernels import masked_multiply
 from gnndrop.masks import Mask, inverse_scale, stream_key
 from gnndrop.uncertainty.sites import Watch
@@ -71,9 +72,14 @@ class Interceptor(TorchFunctionMode):
         if function is F.batch_norm:
             return self._normalize(*args, **kwargs)
         if function in DRAWING:
+            if kwargs.get("generator") is not None:
+                raise ParameterError(
+                    f"{self.watch.place} must draw from torch's own generator, which is seeded for "
+                    f"each sample, got {function.__name__} with a generator of its own"
+                )
             self.watch.note(f"torch.{function.__name__}")
         elif function in FLAGGED:
-            self._note_flagged(function, args, kwargs)
+            return self._call_flagged(function, args, kwargs)
         elif function is F.scaled_dot_product_attention:
             p = kwargs.get("dropout_p", args[4] if len(args) > 4 else 0.0)
             if p > 0:
@@ -87,8 +93,10 @@ class Interceptor(TorchFunctionMode):
         place = self.watch.place
         if not (training or place in self.forced):
             return input
+        if not 0 <= p <= 1:
+            return F.dropout(input, p)  # which says so
         number = self.watch.note(DROPOUT, p)
-        if p == 0 or not self.is_chosen(place):
+        if p == 0 or not input.numel() or not self.is_chosen(place):
             return input
         rows = input.reshape(len(input), -1) if input.dim() else input.reshape(1, 1)
         keys = [stream_key(seed, f"{place} {DROPOUT}", number) for seed in self.seeds]
@@ -101,12 +109,16 @@ class Interceptor(TorchFunctionMode):
         )
         return masked_multiply(rows, mask).view(input.shape)
 
-    def _note_flagged(self, function: Any, args: tuple[Any, ...], kwargs: Any) -> None:
+    def _call_flagged(self, function: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
+        """Call a function that draws, never in place: its input may be the user's."""
         bound = inspect.signature(function).bind(*args, **kwargs)
         bound.apply_defaults()
         p = bound.arguments.get("p", bound.arguments.get("dropout_p"))
         if bound.arguments["training"] and p != 0:
             self.watch.note(f"F.{function.__name__}", p)
+        if "inplace" in bound.arguments:
+            bound.arguments["inplace"] = False
+        return function(*bound.args, **bound.kwargs)
 
     def _normalize(
         self,

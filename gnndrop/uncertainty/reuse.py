@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 import torch_geometric.nn as pyg
 from torch import Tensor, nn
 
@@ -61,11 +62,16 @@ class Reuse:
         model: the model.
         watch: whose path is kept, and who counts the draws.
         remembers: whether to hand out known outputs: not where derivatives are asked for.
+
+    Attributes:
+        is_wary: whether to look at torch's generator, too: of what scripted modules and torch's own
+            recurrent layers draw, no function tells.
     """
 
     def __init__(self, model: nn.Module, watch: Watch, remembers: bool) -> None:
         self.watch = watch
         self.remembers = remembers
+        self.is_wary = True
         self._known: dict[Call, _Known] = {}
         self._copied: set[Call] = set()
         self._frames: list[_Frame] = [_Frame(())]
@@ -123,7 +129,7 @@ class Reuse:
             known = self._recall(key, inputs)
             if known is not None:
                 return known
-            draws = self.watch.draws
+            draws, state = self.watch.draws, self._state()
             self.watch.path.append(name)
             self._frames.append(_Frame(key))
             try:
@@ -131,11 +137,16 @@ class Reuse:
             finally:
                 self.watch.path.pop()
                 self._frames.pop()
+            if draws == self.watch.draws and state != self._state():
+                self.watch.draws += 1  # of which no function told
             if draws == self.watch.draws:
                 self._remember(key, output, inputs if draws else None, bool(draws))
             return output
 
         return call
+
+    def _state(self) -> bytes:
+        return torch.get_rng_state().numpy().tobytes() if self.is_wary else b""
 
     def _recall(self, key: Call, inputs: tuple[Tensor, int] | None) -> Tensor | None:
         known = self._known.get(key)

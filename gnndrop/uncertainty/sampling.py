@@ -1,17 +1,21 @@
 """`mc_predict`: Monte-Carlo dropout on any model, by any of its random sites."""
 
+import inspect
+import random
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
+from operator import index
 from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch_geometric.data import Data
 from tqdm import tqdm
 
-from gnndrop.errors import GnndropError, ParameterError
+from gnndrop.errors import ParameterError
 from gnndrop.inputs import NORMALIZES, prepare_features, prepare_inputs
 from gnndrop.masks import Mask, stream_key
 from gnndrop.operators import Operator
@@ -32,6 +36,10 @@ CHECK_EVERY = 10
 PROGRESS_AFTER = 3.0
 """Seconds without a progress bar."""
 GENERATOR = "torch's generator"
+KEEPS_FEATURES = ("SGConv", "SSGConv")
+"""Layers that with cached=True keep what they made of the features."""
+EQUAL = 1e-6
+"""Below this share of the largest output a spread may be rounding alone."""
 
 
 def mc_predict(
@@ -54,18 +62,20 @@ def mc_predict(
     `nn.Dropout`, functional and attention dropout; whatever else draws from torch's generator in
     training (`dropout_edge(training=self.training)`, alpha dropout). Normalization keeps its stored
     statistics. Afterwards flags, buffers and generators are what they were, to the bit, also after
-    an exception.
+    an exception. Meanwhile model and generators belong to it: one call at a time in a process.
 
-    Sample t of one seed has the same masks in a loop, in chunks of any size and with any number of
-    threads, and under any choice of `operators`; summaries agree to rounding. They are streamed:
-    O(N C) memory. What the model does before its first random draw is done once.
+    Sample t of one seed has the same masks in a loop and in chunks of any size, with any number of
+    threads; masks of gnndrop's operators and of F.dropout also under any choice of `operators`.
+    Summaries agree to rounding. They are streamed: O(N C) memory. What the model does before its
+    first random draw is done once.
 
     Source: Gal and Ghahramani, "Dropout as a Bayesian approximation" (ICML 2016).
 
     Args:
         model: returns logits; of a regression its outputs, or a pair of means and variances.
         inputs: what the model is called with; or one PyG `Data`, whose features, edges and weights
-            it then takes. Features are scaled, and made sparse, as `fit` did for this model.
+            it then takes, or the data itself where that is its only argument. Features are scaled,
+            and made sparse, as `fit` did for this model.
         samples: the number T of samples, at least 2; with `until` the most that are drawn.
         seed: any integer.
         chunk_size: how many samples are held at once; by default as many as pay.
@@ -76,9 +86,12 @@ def mc_predict(
         until: stop when the Monte-Carlo error of every entry of the mean is at most this; looked at
             every 10 samples, whatever the chunks.
         share_masks: one mask of features for all nodes, so that they vary together, as quantities
-            of several nodes ask for: sums, pairs, graph means. Masks of edges always are.
+            of several nodes ask for: sums, pairs, graph means. Masks of edges stay what they are:
+            all nodes see one dropped graph anyhow. F.dropout counts as one of features where it
+            meets as many rows as there are nodes.
         grad: keep derivatives with respect to inputs and parameters, of all but `std` and the error
-            of a classification; memory then grows with T.
+            of a classification; memory then grows with T. Not with gradient checkpointing, whose
+            recomputation would come after the masks are gone.
         progress: show a progress bar on stderr after three seconds, where that is a terminal.
 
     Returns:
@@ -87,8 +100,9 @@ def mc_predict(
     Raises:
         ParameterError: if no site is random (it says what was found), or all samples are equal; if
             a name in `operators` fits none; if the model returns probabilities, NaN, or no tensor;
-            if a layer keeps the graph of its first call (`cached=True`) and edges are random; if a
-            setting is out of its range.
+            if a layer keeps the graph or the features of its first call (`cached=True`) and those
+            are random; if it draws from another generator than torch's own; if a setting is out of
+            its range.
 
     Example:
         >>> from gnndrop import attach
@@ -101,6 +115,7 @@ def mc_predict(
         (torch.Size([3, 3]), 1)
     """
     _check(samples, chunk_size, until, task)
+    seed = index(seed)
     inputs = _prepare(model, inputs)
     summary = TASKS[task](keep_samples)
     at_once = chunk_size or copies_that_pay(inputs)
@@ -122,11 +137,9 @@ def mc_predict(
             if until is not None:
                 error = float(summary.standard_error().max())
         fields = summary.summary()
-    if not bool((fields["std"] > 0).any()) and fields["std"].numel():
-        raise ParameterError(
-            "samples must differ, got equal ones although there are random sites "
-            f"({_list(sampler.sites)}): what they change does not reach the output"
-        )
+        spread, size = fields["std"].detach(), fields["mean"].detach().abs()
+        if spread.numel() and float(spread.max()) <= EQUAL * float(size.max()):
+            sampler.check_spread(done)
     return Prediction(num_samples=done, seed=seed, task=task, sites=sampler.sites, **fields)
 
 
@@ -166,6 +179,7 @@ class Sampler:
         self.model, self.inputs, self.seed = model, inputs, seed
         self.at_once = at_once or copies_that_pay(inputs)
         self.wanted = operators
+        self._device = _device(inputs)
         self.share_masks = share_masks
         self.grad = grad
         self.watch = Watch()
@@ -177,12 +191,13 @@ class Sampler:
         self._last = 0
         self._num_nodes = _num_nodes(inputs) if share_masks else 0
         self._interceptor = Interceptor(self.watch, self._is_chosen)
-        self._draws_outside = False
+        self._draws_outside = self._moves = False
 
     def __enter__(self) -> Self:
         self._stack = ExitStack()
         try:
-            self._buffers = self._stack.enter_context(preserved(self.model, _device(self.inputs)))
+            self._buffers = self._stack.enter_context(preserved(self.model, self._device))
+            self._stack.enter_context(torch.compiler.set_stance("force_eager"))
             self._stack.enter_context(accelerate(self.model))
             self._stack.enter_context(nullcontext() if self.grad else torch.no_grad())
             self._switch()
@@ -209,9 +224,8 @@ class Sampler:
         return outputs
 
     def _draw_alone(self, sample: int) -> Any:
-        return (
-            self._known.pop(sample) if sample in self._known else self._call(self.inputs, [sample])
-        )
+        output = self._known.pop(sample, None)
+        return _own(self._call(self.inputs, [sample])) if output is None else output
 
     def _try_batch(self, copies: int) -> bool:
         """Whether so many samples may be computed at once: tried once, on the first ones."""
@@ -224,12 +238,13 @@ class Sampler:
         if self._batch is None or not is_first:
             return self._batch is not None
         if 1 not in self._known:
-            self._known[1] = self._call(self.inputs, [1])
+            self._known[1] = _own(self._call(self.inputs, [1]))
         try:
             blocks = self._split(self._call(self._batch, range(copies)))
-        except (GnndropError, RuntimeError, ValueError, TypeError, AttributeError, IndexError):
+        except Exception:
             blocks = []  # the model, or an operator, takes no such graph
-        if not (blocks and all(agree(blocks[t], self._known[t]) for t in (0, 1))):
+        alone = self._known
+        if not (blocks and all(agree(blocks[t], alone[t], alone[1 - t]) for t in (0, 1))):
             self._batch = None
         return self._batch is not None
 
@@ -239,6 +254,16 @@ class Sampler:
             return []
         size = len(output) // self._copies
         return list(output.view(self._copies, size, *output.shape[1:]))
+
+    def check_spread(self, samples: int) -> None:
+        """Refuse a model of which some samples, computed alone, are equal to the bit."""
+        first, *others = (self._call(self.inputs, [sample]) for sample in range(min(samples, 10)))
+        if isinstance(first, Tensor) and all(torch.equal(first, other) for other in others):
+            raise ParameterError(
+                f"samples must differ, got equal ones although there are random sites "
+                f"({_list(self.sites)}): the rate is too small for {samples} samples, or what they "
+                "change does not reach the output"
+            )
 
     def _switch(self) -> None:
         """Set flags for sampling, and count the draws of operators."""
@@ -293,7 +318,7 @@ class Sampler:
             }
             self._turn_off()
             output = self._look()
-            self._check_off()
+            self._check_off(sites)
         self.sites = audit(self.model, sites)
         stochastic = [site for site in self.sites if site.status == "stochastic"]
         if not stochastic:
@@ -307,15 +332,28 @@ class Sampler:
         named = dict(self.model.named_modules())
         foreign = [site for site in sites if id(named.get(site.name)) not in ours]
         self._draws_outside = any(site.operator != DROPOUT for site in foreign)
+        if self.share_masks and self._draws_outside:
+            outside = next(site for site in foreign if site.operator != DROPOUT)
+            raise ParameterError(
+                f"share_masks needs masks of gnndrop's operators or of F.dropout, got {outside}"
+            )
         self._intercepts = bool(foreign) or self._interceptor.has_normalized
+        self._reuse.is_wary = self._draws_outside
+        self._moves = bool(moved)
         self._reuse.settle(self._intercepts)
-        self._known = {0: output}
+        self._known = {0: _own(output)}
 
     def _look(self) -> Any:
         """Draw the first sample with eyes open."""
         self._intercepts = True
         self._reuse.forget()
+        before = _other_generators()
         output = self._call(self.inputs, [0])
+        if _other_generators() != before:
+            raise ParameterError(
+                "the model must draw from torch's generator, got draws from Python's or numpy's, "
+                "which no sample's seed reaches"
+            )
         self._consumed = not torch.equal(self._state_before, torch.get_rng_state())
         return output
 
@@ -338,7 +376,15 @@ class Sampler:
             if operator != DROPOUT:
                 modules[name].training = False
 
-    def _check_off(self) -> None:
+    def _check_off(self, sites: list[Site]) -> None:
+        drawn = {(site.name, site.operator) for site in self.watch.sites()}
+        for site in sites:
+            is_guarded = site.status == "stochastic" and site.operator not in (DROPOUT, GENERATOR)
+            if is_guarded and (site.name, site.operator) not in drawn:
+                raise ParameterError(
+                    f"{site.operator} at {site.name} must be in a module of its own, got one whose "
+                    "flag also guards what is to stay in evaluation: a site left out, or statistics"
+                )
         for site in self.watch.sites():
             is_foreign = site.operator != DROPOUT and site.status == "stochastic"
             if is_foreign and (site.name, site.operator) in self._off:
@@ -351,10 +397,16 @@ class Sampler:
         features = {
             name for name, operator in single_operators(self.model) if operator.site == "features"
         }
+        cached = [site for site in self.sites if site.status == "cached"]
+        for site in cached:
+            if site.operator in KEEPS_FEATURES:
+                raise ParameterError(
+                    f"{site.name} must be built with cached=False, "
+                    "got cached=True: it keeps the features of its first call"
+                )
         on_edges = [
             site for site in stochastic if site.operator != DROPOUT and site.name not in features
         ]
-        cached = [site for site in self.sites if site.status == "cached"]
         if cached and on_edges:
             raise ParameterError(
                 f"{cached[0].name} must be built with cached=False where the graph may be random "
@@ -370,6 +422,8 @@ class Sampler:
         if len(seeds) != self._last:  # blocks more or less: what is known has another shape
             self._reuse.forget()
             self._last = len(seeds)
+        if self._moves:
+            self._buffers.restore()
         self.watch.begin()
         self._reuse.begin()
         for name, operator in self._operators:
@@ -377,10 +431,19 @@ class Sampler:
         self._interceptor.seeds = tuple(seeds)
         self._interceptor.num_shared = self._num_nodes * len(seeds)
         if self._draws_outside:
-            torch.manual_seed(seeds[0] >> 1)
+            torch.default_generator.manual_seed(seeds[0] >> 1)
+            if self._device.type == "cuda":
+                torch.cuda.manual_seed(seeds[0] >> 1)
             self._state_before = torch.get_rng_state()
         with self._interceptor if self._intercepts else nullcontext():
             return self.model(*inputs)
+
+
+def _own(output: Any) -> Any:
+    """Return a copy: a model may write its next output where it wrote this one."""
+    if isinstance(output, tuple | list):
+        return type(output)(map(_own, output)) if type(output) in (tuple, list) else output
+    return output.clone() if isinstance(output, Tensor) else output
 
 
 def _bar(samples: int) -> "tqdm[Any]":
@@ -403,7 +466,7 @@ def _prepare(model: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     """Return the arguments of the model: features as it was trained on, sparse where that pays."""
     normalizes = bool(getattr(model, NORMALIZES, False))
     if len(inputs) == 1 and isinstance(inputs[0], Data):
-        return prepare_inputs(model, inputs[0], normalizes)
+        return _prepare_data(model, inputs[0], normalizes)
     x = inputs[0] if inputs else None
     prepares = normalizes or getattr(model, "takes_sparse", False)
     if not (prepares and isinstance(x, Tensor) and x.layout == torch.strided and x.dim() == 2):
@@ -411,6 +474,26 @@ def _prepare(model: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     if not x.is_floating_point() or x.requires_grad:
         return inputs
     return prepare_features(model, x, normalizes), *inputs[1:]
+
+
+def _prepare_data(model: nn.Module, data: Data, normalizes: bool) -> tuple[Any, ...]:
+    prepared = prepare_inputs(model, data, normalizes)
+    try:
+        inspect.signature(model.forward).bind(*prepared)
+    except TypeError:  # it takes the data as they are
+        return (data,)
+    if data.get("batch") is not None:
+        raise ParameterError(
+            "a batch of graphs must be given as the model takes it, got one Data: "
+            "pass x, edge_index and batch one by one"
+        )
+    return prepared
+
+
+def _other_generators() -> tuple[object, ...]:
+    """Return the states of Python's and of numpy's generator."""
+    state = np.random.get_state()  # noqa: NPY002 - the global one is what is looked at
+    return random.getstate(), repr(state[0]), np.asarray(state[1]).tobytes(), state[2:]
 
 
 def _num_nodes(inputs: Sequence[Any]) -> int:

@@ -41,11 +41,11 @@ def preserved(model: nn.Module, device: torch.device) -> Iterator["Buffers"]:
         try:
             yield buffers
         finally:
-            buffers.restore()
             for module, training in flags:
                 module.training = training
             for module, name, value in caches:
                 module.__dict__[name] = value
+            buffers.restore()
 
 
 class Buffers:
@@ -56,23 +56,36 @@ class Buffers:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self._held: list[tuple[nn.Module, str, Tensor, Tensor]] = [
-            (module, name, buffer, buffer.detach().clone())
+        self._registered = [
+            (module, dict(module._buffers), set(module._non_persistent_buffers_set))
             for module in model.modules()
-            for name, buffer in module._buffers.items()
+        ]
+        self._held = [
+            (module, buffer, buffer.data, buffer.detach().clone())
+            for module, buffers, _ in self._registered
+            for buffer in buffers.values()
             if buffer is not None
         ]
 
     def restore(self) -> list[nn.Module]:
         """Write back what was changed, and return the modules that it belongs to."""
         moved = []
-        for module, name, buffer, value in self._held:
-            if module._buffers.get(name) is buffer and _equal(buffer, value):
-                continue
-            with torch.no_grad():
-                buffer.copy_(value)
-            module._buffers[name] = buffer
-            moved.append(module)
+        for module, buffers, transient in self._registered:
+            if module._buffers.keys() != buffers.keys() or any(
+                module._buffers[name] is not buffer for name, buffer in buffers.items()
+            ):
+                module._buffers.clear()
+                module._buffers.update(buffers)
+                module._non_persistent_buffers_set = transient.copy()
+                moved.append(module)
+        for module, buffer, memory, value in self._held:
+            if buffer.shape != value.shape or buffer.data_ptr() != memory.data_ptr():
+                buffer.data = memory
+                moved.append(module)
+            if not _equal(buffer, value):
+                with torch.no_grad():
+                    buffer.copy_(value)
+                moved.append(module)
         return moved
 
 

@@ -11,6 +11,7 @@ import torch_geometric.nn as pyg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch_geometric.data import Data
 from torch_geometric.utils import dropout_edge, dropout_node
 
 from gnndrop.attach import attach
@@ -589,7 +590,7 @@ def test_wrong_settings_are_refused(settings: dict[str, Any], message: str) -> N
         mc_predict(build("nn.Dropout"), X, EDGES, **settings)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_probabilities_are_not_taken_for_logits(dtype: torch.dtype) -> None:
     class Softmax(nn.Module):
         def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
@@ -605,6 +606,206 @@ def test_outputs_that_are_not_finite_are_refused(value: float) -> None:
     x[3, 2] = value
     with pytest.raises(ParameterError, match="outputs must be finite"):
         mc_predict(build("nn.Dropout"), x, EDGES)
+
+
+class Hidden(nn.Module):
+    """Draws where no torch function tells."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind, self.linear = kind, nn.Linear(CHANNELS, 8)
+        self.recurrent = nn.LSTM(CHANNELS, 8, num_layers=2, dropout=0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.kind == "recurrent":
+            return self.recurrent(x[None])[0][0]
+        return torch.dropout(self.linear(x), 0.5, self.training)
+
+
+@pytest.mark.parametrize("kind", ["recurrent", "native"])
+@pytest.mark.parametrize("p", [0.0, 0.01])
+def test_draws_that_no_function_shows_are_not_frozen(kind: str, p: float) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(Hidden(kind), nn.Dropout(p), nn.Linear(8, CLASSES)).eval()
+    ours = mc_predict(model, X, samples=200, task="regression")
+    assert any("generator" in site.operator for site in ours.sites)
+    model.train()
+    with torch.no_grad():
+        theirs = torch.stack([model(X) for _ in range(200)]).std(0)
+    assert float(ours.std.mean() / theirs.mean()) == pytest.approx(1, abs=0.15)
+
+
+def test_a_flag_that_guards_two_things_is_refused() -> None:
+    """The module's own counter moves, so it belongs in evaluation, where edges are not dropped."""
+
+    class Counting(UserModel):
+        def __init__(self) -> None:
+            super().__init__(user_edge)
+            self.register_buffer("steps", torch.zeros(1))
+            self.dropout = nn.Dropout(0.5)
+
+        def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+            if self.training:
+                self.steps += 1
+            return super().forward(self.dropout(x), edge_index)
+
+    model = Counting().eval()
+    with pytest.raises(ParameterError, match="must be in a module of its own"):
+        mc_predict(model, X, EDGES)
+    assert not model.steps.any()
+
+
+def test_cached_features_are_refused() -> None:
+    model = pyg.Sequential(
+        "x, edge_index",
+        [(nn.Dropout(0.5), "x -> x"), (pyg.SGConv(CHANNELS, 3, cached=True), "x, edge_index -> x")],
+    )
+    with pytest.raises(ParameterError, match="it keeps the features of its first call"):
+        mc_predict(model, X, EDGES)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e5])
+def test_blocks_that_are_coupled_are_found_beside_a_large_offset(offset: float) -> None:
+    class Offset(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = build("pair norm").double()
+
+        def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+            return self.inner(x, edge_index) + offset
+
+    model, settings = Offset(), {"task": "regression", "samples": 6, "keep_samples": True}
+    alone = mc_predict(model, X.double(), EDGES, chunk_size=1, **settings)
+    chunked = mc_predict(model, X.double(), EDGES, chunk_size=6, **settings)
+    torch.testing.assert_close(alone.samples, chunked.samples, rtol=0, atol=1e-9)
+
+
+class Remembering(nn.Module):
+    """Keeps a state in a buffer, and returns the one tensor that it writes into."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("memory", torch.zeros(NODES, CHANNELS))
+        self.register_buffer("late", None)
+        self.out = torch.zeros(NODES, CHANNELS)
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        self.late = torch.ones(1)
+        self.memory.mul_(0.9).add_(F.dropout(x, training=True))
+        return self.out.copy_(self.memory)
+
+
+def test_samples_do_not_see_those_before_them() -> None:
+    model = Remembering()
+    prediction = mc_predict(model, X, EDGES, samples=12, task="regression", keep_samples=True)
+    assert prediction.samples is not None
+    assert len(prediction.samples.flatten(1).unique(dim=0)) == 12
+    assert float(prediction.samples[-1].mean()) == pytest.approx(float(X.mean()), rel=0.3)
+    assert model.late is None
+    assert not model.memory.any()
+
+
+def test_buffers_of_another_shape_are_given_back() -> None:
+    class Growing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("seen", torch.zeros(2))
+
+        def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+            self.seen.data = torch.ones(6)
+            return F.dropout(x, training=True)
+
+    model = Growing().eval()
+    mc_predict(model, X, EDGES, samples=3, task="regression")
+    assert model.seen.equal(torch.zeros(2))
+    assert not model.training
+
+
+def test_inputs_are_not_written_to_by_dropout_in_place() -> None:
+    x = X.clone()
+    model = nn.Sequential(nn.Dropout1d(0.5, inplace=True), nn.Linear(CHANNELS, CLASSES))
+    mc_predict(model, x, samples=3)
+    assert torch.equal(x, X)
+
+
+def test_models_that_check_their_inputs_are_sampled_one_by_one() -> None:
+    class Checking(nn.Module):
+        def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+            assert len(x) == NODES
+            return F.dropout(x, training=self.training)
+
+    assert mc_predict(Checking(), X, EDGES, samples=6).std.any()
+
+
+def test_compiled_models_are_sampled() -> None:
+    model = torch.compile(build("nn.Dropout"), backend="eager")
+    assert mc_predict(model, X, EDGES, samples=3).std.any()
+
+
+def test_graphs_without_edges() -> None:
+    empty = torch.empty(2, 0, dtype=torch.int64)
+    conv = pyg.TransformerConv(CHANNELS, CLASSES, dropout=0.5)
+    layers = [(nn.Dropout(0.5), "x -> x"), (conv, "x, edge_index -> x")]
+    model = pyg.Sequential("x, edge_index", layers)
+    assert mc_predict(model, X, empty, samples=3).mean.shape == (NODES, CLASSES)
+
+
+@pytest.mark.parametrize("library", ["random", "numpy"])
+def test_draws_of_other_generators_are_refused(library: str) -> None:
+    import random
+
+    import numpy as np
+
+    class Foreign(nn.Module):
+        def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+            draw = random.random() if library == "random" else np.random.rand()  # noqa: NPY002 - on purpose
+            return F.dropout(x, training=True) * draw
+
+    with pytest.raises(ParameterError, match="got draws from Python's or numpy's"):
+        mc_predict(Foreign(), X, EDGES)
+
+
+def test_generators_of_the_models_own_are_refused() -> None:
+    class Own(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.generator = torch.Generator()
+
+        def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+            return x * torch.rand(x.shape, generator=self.generator)
+
+    with pytest.raises(ParameterError, match="model must draw from torch's own generator"):
+        mc_predict(Own(), X, EDGES)
+
+
+def test_shared_masks_are_not_promised_of_what_draws_outside() -> None:
+    with pytest.raises(ParameterError, match="share_masks needs masks of gnndrop's operators"):
+        mc_predict(build("alpha dropout"), X, EDGES, share_masks=True)
+
+
+def test_data_in_the_place_of_inputs() -> None:
+    class TakesData(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = build("nn.Dropout")
+
+        def forward(self, data: Data) -> Tensor:
+            return self.inner(data.x, data.edge_index)
+
+    data = Data(x=X, edge_index=EDGES)
+    assert mc_predict(TakesData(), data, samples=3).std.any()
+    data.batch = torch.zeros(NODES, dtype=torch.int64)
+    with pytest.raises(ParameterError, match="pass x, edge_index and batch one by one"):
+        mc_predict(build("nn.Dropout"), data)
+
+
+def test_confident_nodes_have_finite_derivatives() -> None:
+    x = (200 * X).requires_grad_()
+    prediction = mc_predict(build("nn.Dropout"), x, EDGES, samples=4, grad=True)
+    assert prediction.mutual_information is not None
+    prediction.mutual_information.sum().backward()
+    assert x.grad is not None
+    assert x.grad.isfinite().all()
 
 
 def test_outputs_that_are_no_logits_are_refused() -> None:
