@@ -32,8 +32,8 @@ def copies_that_pay(inputs: Sequence[Any]) -> int:
     if not _is_graph(inputs):
         return 1
     x, edges = inputs[0], int(inputs[1].size(1))
-    features = x.numel() if x.layout == torch.strided else x.values().numel()
-    most = min(
+    features: int = x.numel() if x.layout == torch.strided else x.values().numel()
+    most: int = min(
         MOST_NODES // max(len(x), 1), MOST_EDGES // max(edges, 1), MOST_FEATURES // max(features, 1)
     )
     return max(most, 1)

@@ -137,8 +137,8 @@ def mc_predict(
             if until is not None:
                 error = float(summary.standard_error().max())
         fields = summary.summary()
-        spread, size = fields["std"].detach(), fields["mean"].detach().abs()
-        if spread.numel() and float(spread.max()) <= EQUAL * float(size.max()):
+        spread, level = fields["std"].detach(), fields["mean"].detach().abs()
+        if spread.numel() and float(spread.max()) <= EQUAL * float(level.max()):
             sampler.check_spread(done)
     return Prediction(num_samples=done, seed=seed, task=task, sites=sampler.sites, **fields)
 
@@ -492,8 +492,8 @@ def _prepare_data(model: nn.Module, data: Data, normalizes: bool) -> tuple[Any, 
 
 def _other_generators() -> tuple[object, ...]:
     """Return the states of Python's and of numpy's generator."""
-    state = np.random.get_state()  # noqa: NPY002 - the global one is what is looked at
-    return random.getstate(), repr(state[0]), np.asarray(state[1]).tobytes(), state[2:]
+    state = np.random.get_state(legacy=False)  # noqa: NPY002 - the global one is looked at
+    return random.getstate(), repr(state)
 
 
 def _num_nodes(inputs: Sequence[Any]) -> int:
