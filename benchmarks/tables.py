@@ -33,9 +33,9 @@ def operators_table() -> str:
     )
 
 
-def results_table() -> str:
-    """Return the committed comparison as a Markdown table: a row for each operator."""
-    document: dict[str, Any] = json.loads(RESULTS.read_text())
+def results_table(path: Path = RESULTS) -> str:
+    """Return a committed comparison as a Markdown table: a row for each operator."""
+    document: dict[str, Any] = json.loads(path.read_text())
     cells = {(c["dataset"], c["model"], c["operator"]): c for c in document["cells"]}
     verdicts = {
         (v["dataset"], v["model"], v["operator"]): v["verdict"] for v in document["verdicts"]
@@ -144,6 +144,7 @@ def rewrite(text: str) -> str:
     tables = {
         "operators": operators_table(),
         "results": results_table(),
+        "paths": results_table(RESULTS.parent / "paths.json"),
         "speed": speed_table(),
         "uncertainty": uncertainty_table(),
         "levels": levels_table(),

@@ -234,7 +234,7 @@ def spread(mask: Mask, rows: Tensor, blocks: Tensor) -> tuple[Tensor, Mask]:
     Args:
         mask: with the keys of the blocks.
         rows: int64 coordinates within the blocks.
-        blocks: the number of the block of each row, of the same shape.
+        blocks: the number of the block of each row, broadcast against `rows`.
 
     Returns:
         The coordinates, and the mask, which is one by row: blocks differ where rows do not.
@@ -269,8 +269,9 @@ def spread_rows(mask: Mask, count: int, rows: Tensor | None = None) -> tuple[Ten
             f"{copies} samples at once need as many blocks of rows, got {count} rows"
             + (" with coordinates" if rows is not None else "")
         )
-    blocks = torch.arange(copies).repeat_interleave(count // copies)
-    return spread(mask, torch.arange(count // copies).repeat(copies), blocks)
+    size = count // copies
+    coordinates, single = spread(mask, torch.arange(size), torch.arange(copies)[:, None])
+    return coordinates.expand(copies, size).flatten(), single
 
 
 def keep(mask: Mask, rows: Tensor, columns: Tensor) -> Tensor:
