@@ -41,7 +41,7 @@ def bench(
     ] = False,
     seeds: Annotated[
         int | None,
-        typer.Option(help="Number of seeds of every comparison.", show_default="the suite's own"),
+        typer.Option(help="Number of seeds of all that is run.", show_default="the suite's own"),
     ] = None,
     jobs: Jobs = None,
     out: Annotated[
@@ -52,7 +52,7 @@ def bench(
     json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Run a suite: comparisons that are written down in a file.
+    """Run a suite: comparisons, and assessments of uncertainty, written down in a file.
 
     A graph that cannot be had is named and left out. When a run is interrupted, the same command
     resumes it.
@@ -105,15 +105,25 @@ def _estimate(
     from gnndrop.study.builtin import load_suite
     from gnndrop.study.estimate import estimate_suite
 
-    estimates, left_out = estimate_suite(load_suite(name), seeds=seeds, jobs=jobs, root=root)
+    suite = load_suite(name)
+    estimates, left_out = estimate_suite(suite, seeds=seeds, jobs=jobs, root=root)
+    assessed = {one.name for one in suite.settings.uncertainty}
     if json:
         _render.write_json(
             {
                 "suite": name,
-                "comparisons": [
-                    {"name": one.comparison, "trials": one.trials, "seconds": round(one.seconds, 1)}
-                    for one in estimates
-                ],
+                **{
+                    key: [
+                        {
+                            "name": one.comparison,
+                            "trials": one.trials,
+                            "seconds": round(one.seconds, 1),
+                        }
+                        for one in estimates
+                        if (one.comparison in assessed) == (key == "assessments")
+                    ]
+                    for key in ("comparisons", "assessments")
+                },
                 "left_out": [asdict(one) for one in left_out],
             }
         )
@@ -128,6 +138,10 @@ def _estimate(
     _render.write(
         "\nAn estimate from a few timed epochs of every kind of trial, as if none stopped early.\n"
     )
+    if assessed:
+        _render.write(
+            "Models of an assessment are its trials; the time to sample them is left out.\n"
+        )
     _write_section("Left out", _left_out(left_out))
 
 
@@ -139,12 +153,12 @@ def _run(
     root: Path | None,
     json: bool,
 ) -> None:
-    from gnndrop.cli import _render
-    from gnndrop.study.bench import run_suite
-    from gnndrop.study.builtin import load_suite
-
     command = shlex.join(["gnndrop", *sys.argv[1:]])
-    try:
+    try:  # the imports, too: they take seconds in which a key may be pressed
+        from gnndrop.cli import _render
+        from gnndrop.study.bench import run_suite
+        from gnndrop.study.builtin import load_suite
+
         with _render.progress("trials") as show:
             result = run_suite(
                 load_suite(name),
@@ -182,7 +196,7 @@ def _tell(show: Callable[[int, int, object], None]) -> Callable[[str, int, int, 
 
 
 def _write_result(result: "SuiteResult") -> None:
-    from gnndrop.cli import _render
+    from gnndrop.cli import _render, _uncertainty_text
 
     settings = result.suite.settings
     _render.write(f"{settings.title}\n{settings.description}\n")
@@ -190,11 +204,13 @@ def _write_result(result: "SuiteResult") -> None:
         _render.write(
             f"With --seeds {result.seeds}, in the place of the suite's own number of seeds.\n"
         )
-    notes = {one.name: one.note for one in settings.comparison}
+    notes = {one.name: one.note for one in settings.parts}
     for name, comparison in result.comparisons.items():
-        title = f"{name}: {notes[name]}" if notes[name] else name
-        _render.write(f"\n{'=' * len(title)}\n{title}\n{'=' * len(title)}\n")
+        _write_title(name, notes[name])
         _render.write_comparison(comparison)
+    for name, assessment in result.assessments.items():
+        _write_title(name, notes[name])
+        _uncertainty_text.write_study(assessment)
     if result.published:
         _render.write("\nOurs beside published numbers, in points:\n\n")
         _render.write(_table(_published(result.published)))
@@ -208,6 +224,13 @@ def _write_result(result: "SuiteResult") -> None:
         _render.write(_table(_factors(result.factors)))
     _write_section("Left out", _left_out(result.left_out))
     _write_section("Notes", settings.notes)
+
+
+def _write_title(name: str, note: str) -> None:
+    from gnndrop.cli import _render
+
+    title = f"{name}: {note}" if note else name
+    _render.write(f"\n{'=' * len(title)}\n{title}\n{'=' * len(title)}\n")
 
 
 def _published(rows: "Sequence[Reproduction]") -> list[tuple[str, ...]]:

@@ -29,7 +29,7 @@ INTERRUPTED = 130
 
 def recommend(
     dataset: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option("--dataset", "-d", metavar="SPEC", help="A graph.", show_default=False),
     ] = None,
     graph: Graph = None,
@@ -37,7 +37,10 @@ def recommend(
     label_col: LabelCol = None,
     split_col: SplitCol = None,
     directed: Directed = False,
-    model: Annotated[str, typer.Option("--model", "-m", metavar="SPEC", help="A model.")] = "gcn",
+    model: Annotated[
+        list[str] | None,
+        typer.Option("--model", "-m", metavar="SPEC", help="A model.", show_default="gcn"),
+    ] = None,
     budget: Annotated[
         str, typer.Option(metavar="TIME", help="What it may take: 90s, 5m, 1h30m.")
     ] = "5m",
@@ -77,11 +80,16 @@ def recommend(
     from gnndrop.study import recommend as study
     from gnndrop.study.sweep import read_numbers
 
+    # A list, since of an option that is no list the last one given would win without a word.
+    if model and len(model) > 1:
+        raise ParameterError(
+            f"recommend must be given one --model, got {len(model)}; run it once for each"
+        )
     seconds = study.read_duration(budget)
     asked_rates = read_numbers(rates, "rates") or study.RATES_BY_DEFAULT
     try:
         own = read_graphs(graph, nodes, label_col, split_col, directed)
-        asked: list[str | Dataset] = [*([dataset] if dataset else []), *own]
+        asked: list[str | Dataset] = [*(dataset or ()), *own]
         if len(asked) != 1:
             raise ParameterError(
                 f"a recommendation is for one graph, got {len(asked)}; give one --dataset or "
@@ -90,7 +98,7 @@ def recommend(
         with _render.progress("seconds") as on_result:
             found = study.recommend(
                 asked[0],
-                model,
+                model[0] if model else "gcn",
                 seconds,
                 spent=time.monotonic() - began,
                 operators=operator or study.OPERATORS_BY_DEFAULT,

@@ -105,17 +105,19 @@ def sweep(
     """
     if json and csv:
         raise ParameterError("--json and --csv exclude each other, got both; give one")
-    from gnndrop.cli import _plot, _plot_sweep, _render  # the imports that --help can do without
-    from gnndrop.study import sweep as study
-
-    if plot is not None:
-        _plot.check_place(plot)
-    if over is Axis.RATE and values and rates:
-        raise ParameterError("--values and --rates are the same in a sweep over the rate; give one")
-    asked_rates = study.read_numbers(rates, "rates")
-    asked_values = study.read_numbers(values, "values")
     command = shlex.join(["gnndrop", *sys.argv[1:]])
-    try:
+    try:  # what --help can do without, here: it takes seconds in which a key may be pressed
+        from gnndrop.cli import _plot, _plot_sweep, _render
+        from gnndrop.study import sweep as study
+
+        if plot is not None:
+            _plot.check_place(plot)
+        if over is Axis.RATE and values and rates:
+            raise ParameterError(
+                "--values and --rates are the same in a sweep over the rate; give one"
+            )
+        asked_rates = study.read_numbers(rates, "rates")
+        asked_values = study.read_numbers(values, "values")
         with _render.progress("trials") as on_result:
             found = study.sweep(
                 over.value,

@@ -9,20 +9,29 @@ import typer
 
 from gnndrop.cli._options import DataRoot, Debug, Device, Jobs, Json
 from gnndrop.config import CompareConfig, TrainConfig
+from gnndrop.errors import ParameterError
 
 SOME_FAILED, INTERRUPTED = 3, 130
+DATASET_BY_DEFAULT, MODEL_BY_DEFAULT = "csbm-homophilous", "gcn"
 
 
 def tune(
     dataset: Annotated[
-        str, typer.Option("--dataset", "-d", metavar="SPEC", help="A graph.")
-    ] = "csbm-homophilous",
-    model: Annotated[
-        str,
+        list[str] | None,
         typer.Option(
-            "--model", "-m", metavar="SPEC", help="A model; width and depth are searched."
+            "--dataset", "-d", metavar="SPEC", help="A graph.", show_default=DATASET_BY_DEFAULT
         ),
-    ] = "gcn",
+    ] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="SPEC",
+            help="A model; width and depth are searched.",
+            show_default=MODEL_BY_DEFAULT,
+        ),
+    ] = None,
     operator: Annotated[
         list[str] | None,
         typer.Option(
@@ -60,15 +69,21 @@ def tune(
     on fresh seeds and tested against the tuned none. Needs Optuna: pip install 'gnndrop[tune]'.
     When a run is interrupted, the same command resumes it.
     """
-    from gnndrop.cli import _render  # the imports that --help can do without
-    from gnndrop.study import tune as study
-
+    # Lists, since of an option that is no list the last one given would win without a word.
+    for option, given in (("--dataset", dataset), ("--model", model)):
+        if given and len(given) > 1:
+            raise ParameterError(
+                f"tune must be given one {option}, got {len(given)}; run it once for each"
+            )
     command = shlex.join(["gnndrop", *sys.argv[1:]])
-    try:
+    try:  # what --help can do without, here: it takes seconds in which a key may be pressed
+        from gnndrop.cli import _render
+        from gnndrop.study import tune as study
+
         with _render.progress("trainings") as on_result:
             found = study.tune(
-                dataset,
-                model,
+                dataset[0] if dataset else DATASET_BY_DEFAULT,
+                model[0] if model else MODEL_BY_DEFAULT,
                 operator or study.OPERATORS_BY_DEFAULT,
                 trials=trials,
                 selection_seeds=selection_seeds,

@@ -139,18 +139,18 @@ def uncertainty(
     softmax, its energy, temperature scaling and a deep ensemble: calibration, selective prediction,
     finding errors. When a run is interrupted, the same command resumes it.
     """
-    from gnndrop.cli import _render, _uncertainty_plot, _uncertainty_text  # --help does without
-    from gnndrop.study.files import write_text
-    from gnndrop.study.uncertainty import assess_uncertainty
-    from gnndrop.study.uncertainty_nodes import nodes_csv
-
     command = shlex.join(["gnndrop", *sys.argv[1:]])
-    if out is not None:
-        _check_file(out)
-    if plot is not None:
-        _uncertainty_plot.check_folder(plot)
     alone = checkpoint is not None
-    try:
+    try:  # what --help can do without, here: it takes seconds in which a key may be pressed
+        from gnndrop.cli import _render, _uncertainty_plot, _uncertainty_text
+        from gnndrop.study.files import write_text
+        from gnndrop.study.uncertainty import assess_uncertainty
+        from gnndrop.study.uncertainty_nodes import nodes_csv
+
+        if out is not None:
+            _check_file(out)
+        if plot is not None:
+            _uncertainty_plot.check_folder(plot)
         own = read_graphs(graph, nodes, label_col, split_col, directed)
         with _render.progress("models") as on_result:
             assessment = assess_uncertainty(

@@ -1,4 +1,4 @@
-"""`run_suite`: the comparisons of a suite one after the other, and what they say together.
+"""`run_suite`: what a suite holds, one after the other, and what it says together.
 
 A folder of results holds
 
@@ -7,11 +7,13 @@ A folder of results holds
     <comparison>/config.json    the run folder of that comparison: `gnndrop.study.store`
     <comparison>/trials/
     <comparison>/result.json    its outcome, what `gnndrop compare --json` prints
+    <assessment>/               as for a comparison; its `result.json` is what `gnndrop uncertainty
+                                --json` prints
 """
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,14 +27,17 @@ from gnndrop.models import MODELS
 from gnndrop.operators import OPERATORS
 from gnndrop.study.factors import Contrast, FactorEffect, factor_effects
 from gnndrop.study.files import write_text
+from gnndrop.study.plan import plan
 from gnndrop.study.protocol import compare
 from gnndrop.study.provenance import environment
 from gnndrop.study.published import Reproduction, reproduce
 from gnndrop.study.report import SCHEMA, Comparison
-from gnndrop.study.suite import ComparisonSettings, Suite
+from gnndrop.study.suite import ComparisonSettings, Suite, UncertaintySettings
+from gnndrop.study.uncertainty import assess_uncertainty
+from gnndrop.study.uncertainty_report import UncertaintyStudy
 
-# Called with a comparison's name, its number of finished trials, of all trials, and the last
-# result: None in the first call of each comparison.
+# Called with the name of a comparison or assessment, its number of finished trials, of all trials,
+# and the last result: None in the first call of each.
 OnSuiteResult = Callable[[str, int, int, object], object]
 
 
@@ -41,7 +46,7 @@ class LeftOut:
     """A graph that could not be had.
 
     Args:
-        comparison: name of the comparison that lacks it.
+        comparison: name of the comparison or assessment that lacks it.
         dataset: its spec.
         reason: why, in one sentence.
     """
@@ -59,6 +64,7 @@ class SuiteResult:
         suite: the suite.
         seeds: the number of seeds that overrode the suite's own; None where none did.
         comparisons: the outcomes by name; a comparison without any graph has none.
+        assessments: those of the assessments of uncertainty, likewise.
         published: every published number beside ours.
         factors: what changed factors did to the gains of operators.
         left_out: graphs that could not be had.
@@ -70,6 +76,7 @@ class SuiteResult:
     suite: Suite
     seeds: int | None
     comparisons: Mapping[str, Comparison]
+    assessments: Mapping[str, UncertaintyStudy]
     published: tuple[Reproduction, ...]
     factors: tuple[FactorEffect, ...]
     left_out: tuple[LeftOut, ...]
@@ -80,12 +87,16 @@ class SuiteResult:
     @property
     def failures(self) -> int:
         """Number of trials that failed."""
-        return sum(len(comparison.failures) for comparison in self.comparisons.values())
+        compared = sum(len(one.failures) for one in self.comparisons.values())
+        return compared + sum(len(one.failures) for one in self.assessments.values())
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything as JSON's types, the comparisons' own documents too."""
-        documents = {name: one.to_dict() for name, one in self.comparisons.items()}
-        return {**self.study(), "results": documents}
+        """Return everything as JSON's types, the own documents of what was run too."""
+        return {
+            **self.study(),
+            "results": {name: one.to_dict() for name, one in self.comparisons.items()},
+            "assessments": {name: one.to_dict() for name, one in self.assessments.items()},
+        }
 
     def study(self) -> dict[str, Any]:
         """Return what `study.json` holds."""
@@ -110,19 +121,20 @@ def run_suite(
     command: str | None = None,
     on_result: OnSuiteResult | None = None,
 ) -> SuiteResult:
-    """Run every comparison of a suite; a graph that cannot be had leaves the rest to run.
+    """Run all that a suite holds; a graph that cannot be had leaves the rest to run.
 
-    Each comparison is one family of tests: Holm's adjustment does not reach over several. Finished
-    trials are kept: the same call continues after an interruption.
+    Comparisons come first, then assessments of uncertainty. Each is one family of tests: Holm's
+    adjustment does not reach over several. Finished trials are kept: the same call continues after
+    an interruption.
 
     Args:
         suite: what to run.
-        seeds: number of seeds of every comparison; by default the suite's own.
+        seeds: number of seeds of all that is run; by default the suite's own.
         out: folder of the results, see above; by default nothing is kept but what is interrupted.
         jobs: number of worker processes; by default all cores.
         root: read-only mirror of raw data files, see `gnndrop.datasets.load`.
         command: the command line, kept in the folder.
-        on_result: called as `on_result(comparison, done, total, result)`.
+        on_result: called as `on_result(name, done, total, result)`.
 
     Returns:
         The outcome; failed trials are in it, and do not raise.
@@ -159,27 +171,28 @@ def run_suite(
         _open(folder, suite, seeds, command)
     graphs = GraphSource(root)
     comparisons: dict[str, Comparison] = {}
+    assessments: dict[str, UncertaintyStudy] = {}
     left_out: list[LeftOut] = []
-    for settings in suite.settings.comparison:
-        datasets = []
-        for spec in settings.datasets:
-            found = graphs.load(spec, settings.undirected)
-            if isinstance(found, Dataset):
-                datasets.append(found)
-            else:
-                left_out.append(LeftOut(settings.name, spec, found))
-        if datasets:
-            place = folder / settings.name if folder else None
-            comparison = _compare(settings, datasets, seeds, place, jobs, command, on_result)
-            comparisons[settings.name] = comparison
-            if place:
-                write_text(place / "result.json", _dump(comparison.to_dict()))
-    if not comparisons:
-        raise DataError(f"no graph of {suite.source} is to be had: {left_out[0].reason}")
+    for settings in suite.settings.parts:
+        found, missing = graphs.find(settings)
+        left_out += missing
+        if not found:
+            continue
+        place = folder / settings.name if folder else None
+        datasets, context = list(found.values()), (seeds, place, jobs, command, on_result)
+        outcome: Comparison | UncertaintyStudy
+        if isinstance(settings, ComparisonSettings):
+            outcome = comparisons[settings.name] = _compare(settings, datasets, *context)
+        else:
+            outcome = assessments[settings.name] = _assess(settings, datasets, *context)
+        if place:
+            write_text(place / "result.json", _dump(outcome.to_dict()))
+    check_any_graph(suite, len(comparisons) + len(assessments), left_out)
     result = SuiteResult(
         suite=suite,
         seeds=seeds,
         comparisons=comparisons,
+        assessments=assessments,
         published=_published(suite, comparisons),
         factors=_factors(suite, comparisons),
         left_out=tuple(left_out),
@@ -218,6 +231,36 @@ class GraphSource:
         found = self._found[spec]
         return _symmetrize(found) if undirected and isinstance(found, Dataset) else found
 
+    def find(
+        self, settings: ComparisonSettings | UncertaintySettings
+    ) -> tuple[dict[str, Dataset], list[LeftOut]]:
+        """Return the graphs of a comparison or assessment by their specs, and what is missing."""
+        undirected = isinstance(settings, ComparisonSettings) and settings.undirected
+        found = {spec: self.load(spec, undirected) for spec in settings.datasets}
+        return (
+            {spec: graph for spec, graph in found.items() if isinstance(graph, Dataset)},
+            [
+                LeftOut(settings.name, spec, reason)
+                for spec, reason in found.items()
+                if isinstance(reason, str)
+            ],
+        )
+
+
+def check_any_graph(suite: Suite, found: int, left_out: Sequence[LeftOut]) -> None:
+    """Make sure that something of a suite can be run.
+
+    Args:
+        suite: the suite.
+        found: number of comparisons and assessments that have a graph.
+        left_out: graphs that cannot be had.
+
+    Raises:
+        DataError: if there are none.
+    """
+    if not found:
+        raise DataError(f"no graph of {suite.source} is to be had: {left_out[0].reason}")
+
 
 def check_specs(suite: Suite) -> None:
     """Check every name and option of a suite before anything runs.
@@ -235,14 +278,23 @@ def check_specs(suite: Suite) -> None:
         "operators": OPERATORS.make,
     }
     with torch.random.fork_rng(devices=[]):
-        for number, settings in enumerate(suite.settings.comparison):
-            for key, check in checks.items():
-                for spec in getattr(settings, key):
-                    try:
-                        check(spec)
-                    except GnndropError as error:
-                        place = ("comparison", number, key)
-                        raise type(error)(str(suite.error(place, str(error), spec))) from error
+        for kind in ("comparison", "uncertainty"):
+            for number, settings in enumerate(getattr(suite.settings, kind)):
+                for key, check in checks.items():
+                    for spec in getattr(settings, key):
+                        try:
+                            check(spec)
+                            if key == "operators" and kind == "comparison":
+                                _check_rates(settings, spec)
+                        except GnndropError as error:
+                            place = (kind, number, key)
+                            raise type(error)(str(suite.error(place, str(error), spec))) from error
+
+
+def _check_rates(settings: ComparisonSettings, operator: str) -> None:
+    """Plan a trial, which tells whether an operator may be given the comparison's rates."""
+    config = replace(settings.config(), operators=(operator,), seeds=1)
+    plan(config, dict.fromkeys(config.datasets, 1), OPERATORS)
 
 
 def _compare(
@@ -271,6 +323,35 @@ def _compare(
         command=command,
         on_result=lambda done, total, result: report(settings.name, done, total, result),
     )
+
+
+def _assess(
+    settings: UncertaintySettings,
+    datasets: list[Dataset],
+    seeds: int | None,
+    out: Path | None,
+    jobs: int | None,
+    command: str | None,
+    on_result: OnSuiteResult | None,
+) -> UncertaintyStudy:
+    config = settings.config()
+    report = on_result or (lambda name, done, total, result: None)
+    return assess_uncertainty(
+        config.operators,
+        datasets,
+        config.models,
+        config.seeds if seeds is None else seeds,
+        samples=config.samples,
+        members=config.members,
+        risk=config.risk,
+        margin=config.margin,
+        alpha=config.alpha,
+        train=config.train,
+        jobs=jobs,
+        out=out,
+        command=command,
+        on_result=lambda done, total, result: report(settings.name, done, total, result),
+    ).study
 
 
 def _symmetrize(dataset: Dataset) -> Dataset:
@@ -310,28 +391,53 @@ def _open(folder: Path, suite: Suite, seeds: int | None, command: str | None) ->
     try:
         there = json.loads(path.read_bytes()) if path.exists() else None
         if there is None:
+            _check_new(folder, suite)
             folder.mkdir(parents=True, exist_ok=True)
+    except ParameterError:  # a ValueError, too
+        raise
     except (OSError, ValueError) as error:
         raise ParameterError(
             f"the folder of a suite must be one that gnndrop wrote, or new, got {path}: {error}; "
             "choose another with out (--out)"
         ) from error
     # What is said of the suite may change; what it runs may not.
-    same = there is None or (
-        isinstance(there, dict)
-        and (there.get("seeds"), there.get("settings")) == (seeds, header["settings"])
-    )
-    if not same:
-        name = there.get("suite") if isinstance(there, dict) else "something else"
+    told = there if isinstance(there, dict) else {}
+    if there is not None and told.get("settings") != header["settings"]:
         raise ParameterError(
-            f"a folder must be resumed with its own suite and seeds, got {suite.name!r} for "
-            f"{folder}, which holds {name!r} as it was run there; choose another folder"
+            f"a folder must be resumed with its own suite, got {suite.name!r} for {folder}, which "
+            f"holds {told.get('suite', 'something else')!r} as it was run there; "
+            "choose another folder"
+        )
+    if there is not None and told.get("seeds") != seeds:
+        raise ParameterError(
+            f"a folder must be resumed with its own number of seeds, got {_seeds(seeds)} for "
+            f"{folder}, which was run with {_seeds(told.get('seeds'))}; give the same or choose "
+            "another folder"
         )
     write_text(folder / "suite.toml", suite.text)
     started = {**header, "finished": False, "published": [], "factors": [], "left_out": []}
     unfinished = {**started, "environment": environment(), "seconds": None}
     if there is None or not there.get("finished"):
         write_text(path, _dump(unfinished))
+
+
+def _seeds(seeds: int | None) -> str:
+    return "the suite's own" if seeds is None else f"--seeds {seeds}"
+
+
+def _check_new(folder: Path, suite: Suite) -> None:
+    """Refuse a folder without a study in which something else would be overwritten or mixed in."""
+    if (folder / "config.json").exists():
+        raise ParameterError(
+            f"the folder of a suite must not hold another run, got config.json in {folder}; "
+            "choose another folder"
+        )
+    text = folder / "suite.toml"
+    if text.exists() and text.read_text(encoding="utf-8") != suite.text:
+        raise ParameterError(
+            f"a suite.toml must not be overwritten, got another one in {folder} and no study.json; "
+            "choose another folder"
+        )
 
 
 def _header(suite: Suite, seeds: int | None, command: str | None) -> dict[str, Any]:
@@ -345,8 +451,9 @@ def _header(suite: Suite, seeds: int | None, command: str | None) -> dict[str, A
         "notes": list(settings.notes),
         "seeds": seeds,
         "comparisons": [one.name for one in settings.comparison],
+        "assessments": [one.name for one in settings.uncertainty],
         # As JSON gives it back: lists in the place of tuples.
-        "settings": [one.model_dump(mode="json") for one in settings.comparison],
+        "settings": [one.model_dump(mode="json") for one in settings.parts],
         "command": command,
     }
 

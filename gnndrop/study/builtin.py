@@ -43,6 +43,8 @@ def load_suite(name: str | Path) -> Suite:
         return read_suite(name)
     texts = builtin_suites()
     if name not in texts:
-        hint = did_you_mean(name, list(texts))
-        raise UnknownNameError(f"unknown suite {name!r}, {hint} Or give the path of a .toml file")
+        raise UnknownNameError(
+            "a suite must be a built-in name or the path of a .toml file, "
+            f"got {name!r}, {did_you_mean(name, list(texts))}"
+        )
     return Suite(name, texts[name], name)

@@ -2,7 +2,8 @@
 
 Every operator is trained in every model on every graph for a few epochs on the first split; a first
 time is not counted, since kernels are compiled in it. A trial is taken to need all of its epochs:
-where training stops early the estimate is too high. Trials are taken to share the jobs evenly.
+where training stops early the estimate is too high. Trials are taken to share the jobs evenly. A
+model of an assessment of uncertainty counts as a trial; that it is sampled, too, is left out.
 """
 
 from collections.abc import Mapping
@@ -17,22 +18,23 @@ from gnndrop.datasets import Dataset
 from gnndrop.errors import AttachError, DivergedError, ParameterError
 from gnndrop.models import MODELS
 from gnndrop.operators import OPERATORS
-from gnndrop.study.bench import GraphSource, LeftOut, check_specs
+from gnndrop.study.bench import GraphSource, LeftOut, check_any_graph, check_specs
 from gnndrop.study.graphs import write_graph
 from gnndrop.study.plan import Trial, plan
 from gnndrop.study.suite import Suite
 from gnndrop.study.trial import train_trial
+from gnndrop.study.uncertainty_plan import UncertaintyConfig, plan_members
 
 TIMED_EPOCHS = 20
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a comparison will take.
+    """What a comparison, or an assessment of uncertainty, will take.
 
     Args:
-        comparison: its name.
-        trials: number of its trials.
+        comparison: its name, or that of an assessment.
+        trials: number of its trials; of an assessment, of its models.
         seconds: how long they take on the given number of jobs, at most.
         cells: seconds of one trial by dataset, model and operator; 0 where it does not apply.
     """
@@ -54,16 +56,18 @@ def estimate_suite(
 
     Args:
         suite: the suite.
-        seeds: number of seeds of every comparison; by default the suite's own.
+        seeds: number of seeds of all that is run; by default the suite's own.
         jobs: number of worker processes; by default all cores.
         root: read-only mirror of raw data files.
 
     Returns:
-        An estimate for each comparison, and the graphs that cannot be had, which count nothing.
+        An estimate for each comparison and assessment, and the graphs that cannot be had, which
+        count nothing.
 
     Raises:
         UnknownNameError: if an operator, dataset or model is unknown.
         ParameterError: if a spec cannot be read, or `seeds` or `jobs` is below 1.
+        DataError: if no graph at all is to be had.
 
     Example:
         >>> text = '''
@@ -86,27 +90,28 @@ def estimate_suite(
     graphs = GraphSource(root)
     estimates: list[Estimate] = []
     left_out: list[LeftOut] = []
-    for settings in suite.settings.comparison:
+    for settings in suite.settings.parts:
         config = settings.config()
         config = config if seeds is None else replace(config, seeds=seeds)
-        found = {spec: graphs.load(spec, settings.undirected) for spec in config.datasets}
-        left_out += [
-            LeftOut(settings.name, spec, reason)
-            for spec, reason in found.items()
-            if isinstance(reason, str)
-        ]
-        here = {spec: graph for spec, graph in found.items() if isinstance(graph, Dataset)}
+        here, missing = graphs.find(settings)
+        left_out += missing
         estimates.append(_estimate(settings.name, config, here, jobs or joblib.cpu_count()))
+    check_any_graph(suite, sum(one.trials for one in estimates), left_out)
     return estimates, left_out
 
 
 def _estimate(
-    name: str, config: CompareConfig, graphs: Mapping[str, Dataset], jobs: int
+    name: str, config: CompareConfig | UncertaintyConfig, graphs: Mapping[str, Dataset], jobs: int
 ) -> Estimate:
     if not graphs:
         return Estimate(name, 0, 0.0, {})
     config = replace(config, datasets=tuple(graphs))
-    trials = plan(config, {spec: len(graph.splits) for spec, graph in graphs.items()}, OPERATORS)
+    splits = {spec: len(graph.splits) for spec, graph in graphs.items()}
+    trials = (
+        plan(config, splits, OPERATORS)
+        if isinstance(config, CompareConfig)
+        else plan_members(config, splits)
+    )
     cells: dict[tuple[str, str, str], float] = {}
     with TemporaryDirectory(prefix="gnndrop-") as folder:
         for place, (spec, graph) in enumerate(graphs.items()):

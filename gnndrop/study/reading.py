@@ -107,6 +107,7 @@ def read_study(folder: Path, root: Path | None = None) -> Study:
         gnndrop.errors.ParameterError: a report needs a folder that holds a run, got ...
     """
     if (folder / "config.json").is_file():
+        _check_kind(folder)
         run = _checked(folder / "config.json", lambda: _read_run(folder, root))
         study = Study(
             title=run.name,
@@ -131,8 +132,27 @@ def read_study(folder: Path, root: Path | None = None) -> Study:
     return study
 
 
+def _check_kind(folder: Path) -> None:
+    """Refuse the run of another command, which keeps a `study` in the place of a comparison."""
+    document = _read_document(folder / "config.json")
+    study = document.get("study")
+    if study is not None and "config" not in document:
+        name = next(iter(study), "another study") if isinstance(study, dict) else study
+        raise ParameterError(
+            f"a report needs a run of compare or bench, got one of gnndrop {name} in {folder}; "
+            "run its own command again, which prints what it found"
+        )
+
+
 def _read_suite(folder: Path, root: Path | None) -> Study:
     told = _read_document(folder / "study.json")
+    assessments = told.get("assessments", [])  # older suites had none
+    documents = ", ".join(str(folder / name / "result.json") for name in assessments)
+    if assessments and not told["comparisons"]:
+        raise ParameterError(
+            f"a report needs a comparison, got a suite of assessments of uncertainty in {folder}; "
+            f"read {documents}, or draw figures with `gnndrop uncertainty --plot`"
+        )
     notes = {one["name"]: one["note"] for one in told["settings"]}
     begun = [name for name in told["comparisons"] if (folder / name / "config.json").is_file()]
     runs = [replace(_read_run(folder / name, root), note=notes.get(name, "")) for name in begun]
@@ -142,7 +162,10 @@ def _read_suite(folder: Path, root: Path | None) -> Study:
         environment=told["environment"],
         command=told["command"] or "",
         description=told["description"],
-        notes=tuple(told["notes"]),
+        notes=(
+            *told["notes"],
+            *([f"The assessments of uncertainty are not shown: {documents}"] if documents else ()),
+        ),
         published=tuple(told["published"]),
         factors=tuple(told["factors"]),
         left_out=(

@@ -23,6 +23,8 @@ from gnndrop.errors import DataError, ParameterError
 from gnndrop.study.files import replace_text
 from gnndrop.study.plan import Trial, digest
 
+SAID = 3  # differences that an error names
+
 Status = Literal["ok", "failed", "not-applicable"]
 
 
@@ -127,7 +129,7 @@ def open_store(
 
     Raises:
         ParameterError: if the folder belongs to another identity (the message names what
-            differs), cannot be made, or holds a `config.json` that cannot be read.
+            differs) or to a suite, cannot be made, or holds a `config.json` that cannot be read.
 
     Example:
         >>> import tempfile
@@ -138,6 +140,11 @@ def open_store(
         gnndrop.errors.ParameterError: a run folder must be resumed with its own configuration, ...
     """
     path = folder / "config.json"
+    if (folder / "study.json").exists() and not path.exists():
+        raise ParameterError(
+            f"a run folder must not be that of a suite, got study.json in {folder}; "
+            "choose another folder"
+        )
     try:
         if not path.exists():
             _write_json(path, {**identity, **provenance})
@@ -156,14 +163,16 @@ def open_store(
     here = json.loads(json.dumps(identity))
     old, new = dict(_flatten(there)), dict(_flatten(here))
     differing = [
-        f"{key} {old.get(key)!r} there and {new.get(key)!r} here"
-        for key in old | new
-        if key.split(".")[0] in here and old.get(key) != new.get(key)
+        key for key in old | new if key.split(".")[0] in here and old.get(key) != new.get(key)
     ]
     if differing:
+        # Other graphs have other data: that says nothing more.
+        telling = [key for key in differing if not key.startswith("data.")] or differing
+        said = [f"{key} {old.get(key)!r} there and {new.get(key)!r} here" for key in telling]
+        more = f" and {len(said) - SAID} more" if len(said) > SAID else ""
         raise ParameterError(
             f"a run folder must be resumed with its own configuration, got in {folder} "
-            f"{', '.join(differing)}; choose another folder"
+            f"{', '.join(said[:SAID])}{more}; choose another folder"
         )
     return Store(folder)
 

@@ -2,6 +2,7 @@
 
     title, description, budget, notes
     [[comparison]]    name and the settings of `CompareConfig`, with a table `train`
+    [[uncertainty]]   name and the settings of `UncertaintyConfig`, with a table `train`
     [[published]]     a published number and the cell of a comparison that repeats it
 
 Every message about a suite names its file and the line.
@@ -21,6 +22,7 @@ from gnndrop.config import CompareConfig, TrainConfig
 from gnndrop.errors import ParameterError
 from gnndrop.registry import did_you_mean
 from gnndrop.study.lines import Place, find_line
+from gnndrop.study.uncertainty_plan import UncertaintyConfig
 
 NAME = r"^[a-z0-9][a-z0-9-]*$"  # of a folder on every system
 
@@ -87,6 +89,54 @@ class ComparisonSettings(_Table):
         )
 
 
+class UncertaintySettings(_Table):
+    """One `[[uncertainty]]`: the settings of `gnndrop.study.uncertainty.assess_uncertainty`.
+
+    Args:
+        name: names its folder; small letters, digits and hyphens.
+        datasets: specs of graphs.
+        models: specs of models.
+        operators: specs of what is random; not `none`.
+        note: what a reader must know of it.
+        seeds: number of seeds.
+        samples: Monte-Carlo samples of each model.
+        members: models of a deep ensemble; 1 leaves it out.
+        risk: share of errors wished for among the predictions that nobody looks at.
+        margin: half-width of the equivalence region, in the unit of each task.
+        alpha: level of the tests and of the intervals.
+        train: the fields of `TrainConfig`.
+    """
+
+    name: str = Field(pattern=NAME)
+    datasets: tuple[str, ...]
+    models: tuple[str, ...]
+    operators: tuple[str, ...]
+    note: str = ""
+    seeds: int = UncertaintyConfig.seeds
+    samples: int = UncertaintyConfig.samples
+    members: int = UncertaintyConfig.members
+    risk: float = UncertaintyConfig.risk
+    margin: float = UncertaintyConfig.margin
+    alpha: float = UncertaintyConfig.alpha
+    train: _Train = _Train()
+
+    @model_validator(mode="after")
+    def _is_an_assessment(self) -> Self:
+        self.config()
+        return self
+
+    def config(self) -> UncertaintyConfig:
+        """Return the settings as `assess_uncertainty` understands them.
+
+        Raises:
+            ParameterError: if a value is out of its range.
+        """
+        names = set(type(self).model_fields) - {"name", "note", "train"}
+        return UncertaintyConfig(
+            **self.model_dump(include=names), train=TrainConfig(**self.train.model_dump())
+        )
+
+
 class PublishedRow(_Table):
     """One `[[published]]`: a number from the literature, and the cell that repeats it.
 
@@ -131,6 +181,7 @@ class SuiteSettings(_Table):
         budget: how long it takes, and where.
         notes: sources, choices, and what was left out.
         comparison: the comparisons.
+        uncertainty: the assessments of uncertainty; there is a comparison or an assessment.
         published: published numbers to stand beside ours.
     """
 
@@ -138,8 +189,22 @@ class SuiteSettings(_Table):
     description: str
     budget: str
     notes: tuple[str, ...] = ()
-    comparison: tuple[ComparisonSettings, ...] = Field(min_length=1)
+    comparison: tuple[ComparisonSettings, ...] = ()
+    uncertainty: tuple[UncertaintySettings, ...] = ()
     published: tuple[PublishedRow, ...] = ()
+
+    @model_validator(mode="after")
+    def _runs_something(self) -> Self:
+        if not self.parts:
+            raise ParameterError(
+                "a suite must hold a table [[comparison]] or [[uncertainty]], got neither; add one"
+            )
+        return self
+
+    @property
+    def parts(self) -> tuple[ComparisonSettings | UncertaintySettings, ...]:
+        """All that is run, in its order."""
+        return (*self.comparison, *self.uncertainty)
 
 
 # The tables and what may stand in them, for suggestions.
@@ -147,6 +212,8 @@ _TABLES: Mapping[tuple[str, ...], type[BaseModel]] = {
     (): SuiteSettings,
     ("comparison",): ComparisonSettings,
     ("comparison", "train"): _Train,
+    ("uncertainty",): UncertaintySettings,
+    ("uncertainty", "train"): _Train,
     ("published",): PublishedRow,
 }
 
@@ -206,7 +273,7 @@ class Suite:
         )
 
     def _check_names(self, settings: SuiteSettings) -> None:
-        """Check what refers to comparisons: they come first, and each by its own name."""
+        """Check names: each names a folder of its own, and what refers to them comes later."""
         known: dict[str, ComparisonSettings] = {}
         for number, one in enumerate(settings.comparison):
             if one.name in known:
@@ -217,9 +284,18 @@ class Suite:
                 message = f"against must name a comparison above, got {one.against!r}, {hint}"
                 raise self.error(("comparison", number, "against"), message)
             known[one.name] = one
+        taken = set(known)
+        for number, assessment in enumerate(settings.uncertainty):
+            if assessment.name in taken:
+                message = (
+                    "the names of comparisons and assessments must differ, "
+                    f"got {assessment.name!r} twice"
+                )
+                raise self.error(("uncertainty", number, "name"), message)
+            taken.add(assessment.name)
         for number, row in enumerate(settings.published):
             if row.comparison not in known:
-                hint = did_you_mean(row.comparison, list(known))
+                hint = did_you_mean(row.comparison, list(known)) if known else "there is none"
                 message = f"unknown comparison {row.comparison!r}, {hint}"
                 raise self.error(("published", number, "comparison"), message)
             config = known[row.comparison].config()
@@ -263,10 +339,15 @@ def _explain(detail: ErrorDetails) -> tuple[Place, str]:
     if detail["type"] == "missing":
         return place, f"the key {place[-1]!r} is missing"
     if detail["type"] == "value_error":
-        # From `CompareConfig` or `TrainConfig`, whose messages begin with the field's name.
+        # From a config, whose messages begin with the field's name.
         message = message.removeprefix("Value error, ")
         key = message.split()[0]
         inner = ("train",) if key in _TABLES["comparison", "train"].model_fields else ()
         return (*place, *inner, key), message
+    if len(place) == 1 and place in _TABLES:  # one table, where there may be several
+        got = f"[{place[0]}]" if isinstance(detail["input"], dict) else repr(detail["input"])
+        return place, (
+            f"tables of this kind must begin with [[{place[0]}]], got {got}; write two brackets"
+        )
     key = next(part for part in reversed(place) if isinstance(part, str))
     return place, f"{key}: {message[0].lower()}{message[1:]}, got {detail['input']!r}"

@@ -1,6 +1,9 @@
 """`gnndrop bench`: suites by name and by file."""
 
+import importlib
+import importlib.abc
 import json
+import sys
 
 import pytest
 
@@ -69,7 +72,10 @@ def test_json_is_one_document_and_out_keeps_it(gnndrop, path, tmp_path):
     assert run.code == 0
     document = json.loads(run.out)
     results = document.pop("results")
-    assert document == json.loads((tmp_path / "kept" / "study.json").read_text())
+    assert document.pop("assessments") == {}
+    study = json.loads((tmp_path / "kept" / "study.json").read_text())
+    assert study.pop("assessments") == []
+    assert document == study
     assert document["command"].startswith("gnndrop bench ")
     assert results["plain"] == json.loads((tmp_path / "kept" / "plain" / "result.json").read_text())
     again = gnndrop("bench", path, "--jobs", "1", "--seeds", "2", "--out", "kept")
@@ -78,6 +84,7 @@ def test_json_is_one_document_and_out_keeps_it(gnndrop, path, tmp_path):
     refused = gnndrop("bench", path, "--jobs", "1", "--seeds", "3", "--out", "kept")
     assert refused.code == 2
     assert "choose another folder" in refused.err
+    assert "got --seeds 3 for kept, which was run with --seeds 2" in refused.err
 
 
 def test_a_dry_run_counts_and_runs_nothing(gnndrop, path, tmp_path):
@@ -124,6 +131,7 @@ def test_copy_writes_a_suite_to_edit_and_never_over_a_file(gnndrop, path, tmp_pa
         (["quick", "--list"], "bench needs one of"),
         (["quik"], "did you mean 'quick'?"),
         (["--copy", "quik"], "did you mean 'quick'?"),
+        (["zzz"], "a suite must be a built-in name or the path of a .toml file, got 'zzz'"),
         (["nowhere.toml"], "a suite must be a text file"),
         (["quick", "--jobs", "0"], "jobs must be at least 1"),
         (["quick", "--dry-run", "--jobs", "0"], "jobs must be at least 1"),
@@ -151,6 +159,8 @@ def test_without_any_graph_the_exit_code_says_data(gnndrop, tmp_path):
     file.write_text(TEXT.replace("csbm:nodes=60,classes=2,features=4", "citeseer"))
     run = gnndrop("bench", str(file), "--data-root", str(tmp_path / "nowhere"))
     assert (run.code, run.out) == (4, "")
+    dry = gnndrop("bench", str(file), "--data-root", str(tmp_path / "nowhere"), "--dry-run")
+    assert dry == run
 
 
 def test_failed_trials_make_the_exit_code(gnndrop, monkeypatch, path):
@@ -175,3 +185,96 @@ def test_an_interruption_tells_how_to_resume(gnndrop, monkeypatch, path):
     run = gnndrop("bench", path, "--jobs", "1", "--out", "kept")
     assert run.code == 130
     assert run.err.splitlines()[-1].strip() == f"gnndrop bench {path} --jobs 1 --out kept"
+
+
+ASSESSMENT = """
+[[uncertainty]]
+name = "worth"
+note = "what it is worth"
+datasets = ["csbm:nodes=60,classes=2,features=4"]
+models = ["mlp"]
+operators = ["dropout"]
+seeds = 2
+samples = 3
+members = 2
+train = {epochs = 2}
+"""
+
+
+def test_an_assessment_stands_beside_the_comparisons(gnndrop, path, tmp_path):
+    (tmp_path / "tiny.toml").write_text(TEXT + ASSESSMENT)
+    run = gnndrop("bench", path, "--jobs", "1", "--out", "kept")
+    assert run.code == 0
+    assert run.err == "plain: 12 trials\ndeep: 12 trials\nworth: 4 trials\n"
+    assert "\nworth: what it is worth\n====" in run.out
+    after = run.out[run.out.index("worth: what it is worth") :]
+    assert "ensemble" in after
+    assert "Verdict" in after
+    document = json.loads(gnndrop("bench", path, "--jobs", "1", "--out", "kept", "--json").out)
+    assert list(document["results"]) == ["plain", "deep"]
+    kept = json.loads((tmp_path / "kept" / "worth" / "result.json").read_text())
+    assert document["assessments"] == {"worth": kept}
+    page = gnndrop("report", "kept", "--out", "page.html")
+    assert page.code == 0
+    assert "not shown: kept/worth/result.json" in (tmp_path / "page.html").read_text()
+
+
+def test_a_suite_of_assessments_alone(gnndrop, path, tmp_path):
+    (tmp_path / "tiny.toml").write_text(TEXT[: TEXT.index("[[comparison]]")] + ASSESSMENT)
+    dry = json.loads(gnndrop("bench", path, "--dry-run", "--jobs", "1", "--json").out)
+    assert (dry["comparisons"], dry["assessments"][0]["trials"]) == ([], 4)
+    text = gnndrop("bench", path, "--dry-run", "--jobs", "1").out
+    assert "the time to sample them is left out" in text
+    assert gnndrop("bench", path, "--jobs", "1", "--out", "kept").code == 0
+    page = gnndrop("report", "kept")
+    assert (page.code, page.out) == (2, "")
+    assert "read kept/worth/result.json" in page.err
+    assert "gnndrop uncertainty --plot" in page.err
+    assert "Traceback" not in page.err
+
+
+def test_failed_models_make_the_exit_code(gnndrop, monkeypatch, path, tmp_path):
+    from gnndrop.study import uncertainty_trial
+
+    def fail(*arguments, **options):
+        raise DivergedError("the loss must be finite, got nan")
+
+    monkeypatch.setattr(uncertainty_trial, "fit", fail)
+    (tmp_path / "tiny.toml").write_text(TEXT[: TEXT.index("[[comparison]]")] + ASSESSMENT)
+    run = gnndrop("bench", path, "--jobs", "1")
+    assert run.code == 3
+    assert "the loss must be finite, got nan" in run.out
+
+
+def test_the_run_of_another_command_is_no_report(gnndrop, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    small = ("-d", "csbm:nodes=60,classes=2,features=4", "-m", "mlp", "--epochs", "2")
+    options = (*small, "-o", "dropout", "--seeds", "2", "--jobs", "1", "--out", "kept")
+    assert gnndrop("sweep", "--rates", "0.5", *options).code == 0
+    run = gnndrop("report", "kept")
+    assert (run.code, run.out) == (2, "")
+    assert "needs a run of compare or bench, got one of gnndrop sweep in kept" in run.err
+
+
+@pytest.mark.parametrize(
+    ("command", "module"),
+    [
+        (("bench", "quick"), "gnndrop.study.bench"),
+        (("sweep",), "gnndrop.study.sweep"),
+        (("tune",), "gnndrop.study.tune"),
+        (("uncertainty",), "gnndrop.study.uncertainty"),
+    ],
+)
+def test_an_interruption_of_the_imports_tells_how_to_resume(gnndrop, monkeypatch, command, module):
+    class Interrupted(importlib.abc.MetaPathFinder):
+        def find_spec(self, name, path, target=None):
+            if name == module:
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, module, raising=False)
+    package, name = module.rsplit(".", 1)
+    monkeypatch.delattr(importlib.import_module(package), name, raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Interrupted(), *sys.meta_path])
+    run = gnndrop(*command)
+    assert (run.code, run.out) == (130, "")
+    assert run.err.splitlines()[-1].strip() == " ".join(("gnndrop", *command))

@@ -56,6 +56,8 @@ def test_a_graph_of_ones_own(gnndrop, tmp_path):
         ([*GRAPH, "-o", "drop-egde"], "did you mean 'drop-edge'?"),
         (["-d", "csbm-homophilus"], "did you mean 'csbm-homophilous'?"),
         ([*GRAPH, "-m", "gnc"], "did you mean 'gcn'?"),
+        ([*GRAPH, "-d", "karate"], "a recommendation is for one graph, got 2"),
+        ([*GRAPH, "-m", "gcn", "-m", "mlp"], "recommend must be given one --model, got 2"),
         ([*GRAPH, "--directed"], "belong to --graph"),
         ([*GRAPH, "--jobs", "0"], "jobs must be at least 1"),
     ],

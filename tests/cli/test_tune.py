@@ -36,6 +36,8 @@ def test_text_and_json(gnndrop, tmp_path):
         (["-m", "gnc"], "did you mean 'gcn'?"),
         (["-d", "csbm-homophilus"], "did you mean 'csbm-homophilous'?"),
         (["--jobs", "0"], "jobs must be at least 1"),
+        (["-d", "karate", "-d", "cora"], "tune must be given one --dataset, got 2"),
+        (["-m", "gcn", "-m", "mlp"], "tune must be given one --model, got 2"),
     ],
 )
 def test_wrong_use_is_told_before_anything_runs(gnndrop, tmp_path, arguments, message):

@@ -61,8 +61,31 @@ def test_another_identity_is_refused_and_said(tmp_path):
     open_store(tmp_path, {"config": {"seeds": 10, "train": {"epochs": 200}}, "data": "a"}, {})
     with pytest.raises(ParameterError) as caught:
         open_store(tmp_path, {"config": {"seeds": 5, "train": {"epochs": 200}}, "data": "b"}, {})
-    assert "config.seeds 10 there and 5 here, data 'a' there and 'b' here" in str(caught.value)
+    assert "config.seeds 10 there and 5 here, data 'a' there and 'b' here;" in str(caught.value)
     assert "epochs" not in str(caught.value)
+
+
+def test_of_many_differences_three_are_said(tmp_path):
+    open_store(tmp_path, {"config": dict.fromkeys("abcde", 1)}, {})
+    with pytest.raises(ParameterError, match=r"config.c 1 there and 2 here and 2 more; choose"):
+        open_store(tmp_path, {"config": dict.fromkeys("abcde", 2)}, {})
+
+
+def test_other_data_are_said_only_when_nothing_else_differs(tmp_path):
+    open_store(tmp_path, {"config": {"datasets": ["one"]}, "data": {"one": "x"}}, {})
+    with pytest.raises(ParameterError) as caught:
+        open_store(tmp_path, {"config": {"datasets": ["two"]}, "data": {"two": "y"}}, {})
+    assert "config.datasets" in str(caught.value)
+    assert "data.one" not in str(caught.value)
+    with pytest.raises(ParameterError, match=r"data.one 'x' there and 'y' here"):
+        open_store(tmp_path, {"config": {"datasets": ["one"]}, "data": {"one": "y"}}, {})
+
+
+def test_the_folder_of_a_suite_is_refused_and_kept(tmp_path):
+    (tmp_path / "study.json").write_text("{}")
+    with pytest.raises(ParameterError, match=r"must not be that of a suite, got study.json in"):
+        open_store(tmp_path, {"seeds": 1}, {})
+    assert [path.name for path in tmp_path.iterdir()] == ["study.json"]
 
 
 @pytest.mark.parametrize("content", ["", "{", "no json"])

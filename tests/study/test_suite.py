@@ -13,6 +13,7 @@ from gnndrop.study.bench import check_specs
 from gnndrop.study.builtin import builtin_suites, load_suite
 from gnndrop.study.lines import find_line
 from gnndrop.study.suite import Suite
+from gnndrop.study.uncertainty_plan import UncertaintyConfig
 
 HEAD = """\
 title = "T"
@@ -28,6 +29,13 @@ operators = [
     "dropout",
     "drop-edge:p=0.3",
 ]
+"""
+UNCERTAINTY = """\
+[[uncertainty]]
+name = "two"
+datasets = ["karate"]
+models = ["gcn"]
+operators = ["dropout"]
 """
 PUBLISHED = """\
 [[published]]
@@ -84,7 +92,29 @@ def test_what_is_not_said_is_what_compare_does_by_default() -> None:
         (HEAD + COMPARISON + COMPARISON, 13, "the names of comparisons must differ, got 'one'"),
         (HEAD + COMPARISON + 'against = "two"\n', 12, "against must name a comparison above"),
         (HEAD.replace("title", "titel") + COMPARISON, 1, "unknown key 'titel', did you mean"),
-        (HEAD, 1, "the key 'comparison' is missing"),
+        (HEAD, 1, "a suite must hold a table [[comparison]] or [[uncertainty]], got neither"),
+        (
+            HEAD + COMPARISON.replace("[[comparison]]", "[comparison]"),
+            4,
+            "must begin with [[comparison]], got [comparison]; write two brackets",
+        ),
+        (HEAD + UNCERTAINTY + "seed = 3\n", 9, "unknown key 'seed', did you mean 'seeds'?"),
+        (HEAD + UNCERTAINTY + "undirected = true\n", 9, "unknown key 'undirected'"),
+        (HEAD + UNCERTAINTY + "samples = 1\n", 9, "samples must be at least 2, got 1"),
+        (HEAD + UNCERTAINTY + "\nrisk = 2\n", 10, "risk must be a share of errors in [0, 1]"),
+        (
+            HEAD + COMPARISON + UNCERTAINTY + '[uncertainty.train]\nselection = "best"\n',
+            18,
+            "selection must be 'metric' or 'loss', got 'best'",
+        ),
+        (HEAD + UNCERTAINTY + "train = {epoch = 3}\n", 9, "did you mean 'epochs'?"),
+        (HEAD + UNCERTAINTY.replace('"dropout"', '"none"'), 4, "every operator must drop"),
+        (
+            HEAD + COMPARISON + UNCERTAINTY.replace('"two"', '"one"'),
+            13,
+            "the names of comparisons and assessments must differ, got 'one' twice",
+        ),
+        (HEAD + UNCERTAINTY + PUBLISHED, 10, "unknown comparison 'one', there is none"),
         (HEAD + COMPARISON.replace('"one"', '"../one"'), 5, "name: string should match pattern"),
         (
             HEAD + COMPARISON + PUBLISHED.replace('"one"', '"two"'),
@@ -125,6 +155,35 @@ def test_a_wrong_spec_is_told_by_its_line_before_anything_runs(old, new, line, k
         check_specs(suite)
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "line", "kind"),
+    [
+        ("karate", "krate", 6, UnknownNameError),
+        ("gcn", "gcm", 7, UnknownNameError),
+        ("dropout", "dropout:p=2", 8, ParameterError),
+    ],
+)
+def test_a_wrong_spec_of_an_assessment_is_told_by_its_line(old, new, line, kind) -> None:
+    suite = make(UNCERTAINTY.replace(f'"{old}"', f'"{new}"'))
+    with pytest.raises(kind, match=f"^mine.toml, line {line}: "):
+        check_specs(suite)
+
+
+def test_an_operator_with_a_rate_of_its_own_is_told_by_its_line_where_rates_are_given() -> None:
+    check_specs(make(COMPARISON.replace(":p=0.3", "") + "rates = [0.1, 0.5]\n"))
+    with pytest.raises(ParameterError, match=r"^mine.toml, line 10: .* must not set p where rates"):
+        check_specs(make(COMPARISON + "rates = [0.1, 0.5]\n"))
+
+
+def test_an_assessment_is_what_assess_uncertainty_takes() -> None:
+    text = UNCERTAINTY + 'seeds = 3\nrisk = 0.2\ntrain = {selection = "loss"}\n'
+    config = make(text).settings.uncertainty[0].config()
+    assert (config.operators, config.seeds, config.risk) == (("dropout",), 3, 0.2)
+    assert config.train == TrainConfig(selection="loss")
+    unsaid = make(UNCERTAINTY).settings.uncertainty[0].config()
+    assert unsaid == UncertaintyConfig(("dropout",), ("karate",), ("gcn",))
+
+
 def test_checking_leaves_the_generators_alone(generators_untouched) -> None:
     check_specs(make(COMPARISON))
 
@@ -152,14 +211,14 @@ def test_lines_of_keys_in_arrays_of_tables(tables: int, data: st.DataObject) -> 
 def test_the_built_in_suites_hold(name: str) -> None:
     suite = load_suite(name)
     check_specs(suite)
-    for one in suite.settings.comparison:
+    for one in suite.settings.parts:
         assert one.seeds >= 3
     for row in suite.settings.published:
         assert "https://" in row.source
 
 
 def test_the_promised_suites_are_there() -> None:
-    promised = {"quick", "homophily", "depth", "contradiction", "published"}
+    promised = {*("quick", "homophily", "depth", "contradiction", "published", "uncertainty")}
     assert promised <= set(builtin_suites())
 
 
@@ -183,7 +242,11 @@ def test_a_contradiction_changes_one_factor_at_a_time() -> None:
 
 
 def test_unknown_names_and_files() -> None:
-    with pytest.raises(UnknownNameError, match="did you mean 'quick'"):
+    with pytest.raises(
+        UnknownNameError, match=r"a \.toml file, got 'quik', did you mean 'quick'\?$"
+    ):
         load_suite("quik")
+    with pytest.raises(UnknownNameError, match="got 'zzz', choose from contradiction, depth"):
+        load_suite("zzz")
     with pytest.raises(ParameterError, match=r"a suite must be a text file, got nowhere\.toml"):
         load_suite("nowhere.toml")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from gnndrop.config import TrainConfig
 from gnndrop.errors import DataError, ParameterError
 from gnndrop.study.bench import GraphSource, run_suite
 from gnndrop.study.estimate import estimate_suite
@@ -17,6 +18,7 @@ from gnndrop.study.published import difference_interval, reproduce
 from gnndrop.study.report import Cell
 from gnndrop.study.statistics import paired_test
 from gnndrop.study.suite import PublishedRow, Suite
+from gnndrop.study.uncertainty import assess_uncertainty
 
 GRAPH = "csbm:nodes=60,classes=2,features=4"
 TEXT = f"""
@@ -48,6 +50,20 @@ spread = 1
 runs = 3
 margin = 5
 source = "nobody"
+"""
+ASSESSMENT = f"""
+title = "Tiny"
+description = "D"
+budget = "1 second"
+[[uncertainty]]
+name = "worth"
+datasets = ["{GRAPH}"]
+models = ["mlp"]
+operators = ["dropout"]
+seeds = 2
+samples = 3
+members = 2
+train = {{epochs = 3}}
 """
 
 
@@ -114,6 +130,91 @@ def test_a_folder_with_something_else_is_left_alone(tmp_path) -> None:
         run_suite(suite(), out=tmp_path, jobs=1)
     assert (tmp_path / "study.json").read_text() == "notes of mine"
     assert [path.name for path in tmp_path.iterdir() if path.name != "cache"] == ["study.json"]
+
+
+def test_a_folder_resumed_with_other_seeds_says_so(tmp_path) -> None:
+    run_suite(suite(), out=tmp_path, jobs=1, seeds=2)
+    for seeds, got in ((3, "--seeds 3"), (None, "the suite's own")):
+        with pytest.raises(ParameterError, match=f"got {got} for .* was run with --seeds 2; give"):
+            run_suite(suite(), out=tmp_path, jobs=1, seeds=seeds)
+
+
+@pytest.mark.parametrize("name", ["config.json", "suite.toml"])
+def test_a_folder_of_another_run_is_refused_and_kept(tmp_path, name) -> None:
+    (tmp_path / name).write_text("of mine")
+    with pytest.raises(ParameterError, match="choose another folder"):
+        run_suite(suite(), out=tmp_path, jobs=1)
+    assert [path.name for path in tmp_path.iterdir() if path.name != "cache"] == [name]
+    assert (tmp_path / name).read_text() == "of mine"
+
+
+def test_its_own_text_is_no_other_run(tmp_path) -> None:
+    """What a kill between the two files leaves."""
+    (tmp_path / "suite.toml").write_text(ASSESSMENT)
+    run_suite(suite(ASSESSMENT), out=tmp_path, jobs=1)
+    assert (tmp_path / "study.json").is_file()
+
+
+def test_an_assessment_is_that_of_assess_uncertainty(tmp_path) -> None:
+    calls = []
+    result = run_suite(
+        suite(ASSESSMENT), out=tmp_path, jobs=1, on_result=lambda *call: calls.append(call[:3])
+    )
+    alone = assess_uncertainty(
+        ["dropout"], [GRAPH], ["mlp"], 2, samples=3, members=2, train=TrainConfig(3), jobs=1
+    ).study
+    assert (calls[0], calls[-1]) == (("worth", 0, 4), ("worth", 4, 4))
+    scores = [[cell.scores for cell in one.cells] for one in (result.assessments["worth"], alone)]
+    assert scores[0] == scores[1]
+    assert (result.comparisons, result.failures) == ({}, 0)
+    study = json.loads((tmp_path / "study.json").read_text())
+    assert (study["comparisons"], study["assessments"]) == ([], ["worth"])
+    kept = json.loads((tmp_path / "worth" / "result.json").read_text())
+    assert kept == json.loads(json.dumps(result.assessments["worth"].to_dict(), allow_nan=False))
+    assert result.to_dict()["assessments"]["worth"]["cells"] == kept["cells"]
+
+
+def test_an_assessment_is_resumed_and_refused_when_changed(tmp_path) -> None:
+    def interrupt(name: str, done: int, total: int, result: object) -> None:
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_suite(suite(ASSESSMENT), out=tmp_path, jobs=1, on_result=interrupt)
+    assert not json.loads((tmp_path / "study.json").read_text())["finished"]
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("worth/trials/*")}
+    assert len(before) == 3
+    resumed = run_suite(suite(ASSESSMENT), out=tmp_path, jobs=1)
+    assert (
+        before.items()
+        < {path: path.stat().st_mtime_ns for path in tmp_path.glob("worth/trials/*")}.items()
+    )
+    unbroken = run_suite(suite(ASSESSMENT), jobs=1)
+    ends = [[cell.scores for cell in one.assessments["worth"].cells] for one in (resumed, unbroken)]
+    assert ends[0] == ends[1]
+    with pytest.raises(ParameterError, match="must be resumed with its own suite"):
+        run_suite(suite(ASSESSMENT.replace("samples = 3", "samples = 4")), out=tmp_path, jobs=1)
+
+
+def test_an_assessment_leaves_out_what_is_missing() -> None:
+    text = ASSESSMENT.replace("datasets = [", 'datasets = ["cora", ')
+    result = run_suite(suite(text), jobs=1)
+    assert [(one.comparison, one.dataset) for one in result.left_out] == [("worth", "cora")]
+    assert {cell.dataset for cell in result.assessments["worth"].cells} == {GRAPH}
+    with pytest.raises(DataError, match=r"^no graph of tiny.toml is to be had"):
+        run_suite(suite(ASSESSMENT.replace(GRAPH, "cora")), jobs=1)
+
+
+def test_an_estimate_counts_the_models_of_an_assessment() -> None:
+    (estimate,), left_out = estimate_suite(suite(ASSESSMENT), jobs=1, seeds=3)
+    assert (estimate.comparison, estimate.trials, left_out) == ("worth", 6, [])
+    assert list(estimate.cells) == [(GRAPH, "mlp", "dropout")]
+    assert estimate.seconds == pytest.approx(6 * estimate.cells[GRAPH, "mlp", "dropout"])
+
+
+def test_an_estimate_without_any_graph_is_an_error_of_data() -> None:
+    with pytest.raises(DataError, match=r"^no graph of tiny.toml is to be had: .*cora"):
+        estimate_suite(suite(TEXT.replace(GRAPH, "cora")), jobs=1)
 
 
 def test_an_interrupted_suite_says_so_and_continues(tmp_path) -> None:
