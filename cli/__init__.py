@@ -19,6 +19,7 @@ from typing import Annotated
 
 import typer
 
+from gnndrop.cli._exit import BUG, NO_DATA, WRONG_USE
 from gnndrop.cli.bench import bench
 from gnndrop.cli.check import check
 from gnndrop.cli.compare import compare
@@ -32,8 +33,6 @@ from gnndrop.cli.sweep import sweep
 from gnndrop.cli.tune import tune
 from gnndrop.cli.uncertainty import uncertainty
 from gnndrop.errors import DataError, GnndropError
-
-BUG, WRONG_USE, NO_DATA = 1, 2, 4
 
 
 def _print_version(asked: bool) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -10,6 +10,78 @@ from gnndrop.errors import ParameterError
 
 if TYPE_CHECKING:
     from gnndrop.datasets import Dataset
+
+STDOUT = Path("-")
+Specs = list[str] | None
+
+
+def spec_option(name: str, help: str, default: str | bool) -> Any:
+    """Return the option for specs of datasets, models or operators; its letter is its first.
+
+    A list even where a command takes one: else the last one given would win without a word.
+
+    Args:
+        name: its name.
+        help: what a spec names.
+        default: what the help shows as the default; False for none.
+    """
+    return typer.Option(f"--{name}", f"-{name[0]}", metavar="SPEC", help=help, show_default=default)
+
+
+RatelessOperators = Annotated[
+    Specs,
+    spec_option(
+        "operator",
+        "An operator without its rate; repeatable.",
+        "dropout, drop-node, drop-edge, drop-message",
+    ),
+]
+
+
+def only(command: str, option: str, given: Specs, default: str) -> str:
+    """Return the one spec of an option.
+
+    Raises:
+        ParameterError: if there are several.
+    """
+    if given and len(given) > 1:
+        raise ParameterError(
+            f"{command} must be given one {option}, got {len(given)}; run it once for each"
+        )
+    return given[0] if given else default
+
+
+def check_folder(option: typer.CallbackParam, folder: Path | None) -> Path | None:
+    """Refuse what means stdout in the place of a file.
+
+    Raises:
+        ParameterError: if the folder is `-`.
+    """
+    if folder == STDOUT:
+        raise ParameterError(
+            f"{option.opts[0]} must be a folder, got '-', which stands for stdout; give another"
+        )
+    return folder
+
+
+# How a model is trained; the defaults are those of `TrainConfig`.
+Epochs = Annotated[int, typer.Option(help="Training steps at most.")]
+Patience = Annotated[
+    int, typer.Option(help="Stop after so many without a better validation score; 0: never.")
+]
+AdamNumber = Annotated[float, typer.Option(help="Adam's.")]
+
+Margin = Annotated[
+    float, typer.Option(help="Differences below it are equivalent; 0.01 is one point.")
+]
+RunFolder = Annotated[
+    Path | None,
+    typer.Option(
+        help="Keep the run in this folder; the same command resumes it.",
+        callback=check_folder,
+        show_default=False,
+    ),
+]
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 

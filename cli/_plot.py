@@ -1,35 +1,16 @@
-"""The figure of `gnndrop check --plot`; the only file that imports matplotlib, an extra."""
+"""The figure of `gnndrop check --plot`."""
 
-import os
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gnndrop.errors import ParameterError
+from gnndrop.cli._plot_file import save
 
 if TYPE_CHECKING:
     from gnndrop.theory.measurement import Measurement
 
-FORMATS = (".png", ".svg", ".pdf")
 COLUMNS = 4
 ENTRIES = 4  # of a quantity, that a panel shows
-
-
-def check_place(path: Path) -> None:
-    """Make sure that a figure can be drawn there, before anything is measured.
-
-    Raises:
-        ParameterError: if matplotlib is not installed, the format unknown or the folder missing.
-    """
-    if find_spec("matplotlib") is None:
-        raise ParameterError(
-            "--plot needs matplotlib, which is not installed; pip install 'gnndrop[plot]'"
-        )
-    if path.suffix not in FORMATS:
-        raise ParameterError(f"--plot needs a file of {', '.join(FORMATS)}, got {path}")
-    if not path.parent.is_dir():
-        raise ParameterError(f"--plot needs a folder that exists, got {path.parent}")
 
 
 def draw(path: Path, measured: "Sequence[tuple[str, Measurement]]") -> None:
@@ -53,14 +34,7 @@ def draw(path: Path, measured: "Sequence[tuple[str, Measurement]]") -> None:
         _panel(axis, f"{subject}\n{quantity}", series)
     for axis in axes[len(panels) :]:
         axis.set_axis_off()
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        figure.savefig(part, format=path.suffix[1:], dpi=110)
-        part.replace(path)
-    except OSError as error:
-        raise ParameterError(f"--plot must be writable, got: {error.strerror}") from error
-    finally:
-        part.unlink(missing_ok=True)
+    save(figure, path)
 
 
 def _panel(axis: Any, title: str, series: "list[Measurement]") -> None:

@@ -1,11 +1,10 @@
 """The figures of `gnndrop sweep --plot`: curves with their intervals, and phase maps."""
 
-import os
 from math import nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gnndrop.errors import ParameterError
+from gnndrop.cli._plot_file import save
 
 if TYPE_CHECKING:
     from gnndrop.study.sweep import Point, Sweep
@@ -48,7 +47,7 @@ def draw(path: Path, sweep: "Sweep") -> None:
         if maps:
             axes[row + 1][0].set_axis_off()
             figure.colorbar(meshes[0], ax=list(axes[row + 1][1:]), label="gain in points")
-    _save(figure, path)
+    save(figure, path)
 
 
 def _scores(axis: Any, title: str, sweep: "Sweep", points: "list[Point]") -> None:
@@ -134,14 +133,3 @@ def _reach(sweep: "Sweep") -> float:
     """Return the greatest gain or loss in points: the colours of all maps mean the same."""
     known = [abs(100 * p.difference) for p in sweep.points if p.difference is not None]
     return max(known, default=0.0) or 1.0
-
-
-def _save(figure: Any, path: Path) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        figure.savefig(part, format=path.suffix[1:], dpi=110)
-        part.replace(path)
-    except OSError as error:
-        raise ParameterError(f"--plot must be writable, got: {error.strerror}") from error
-    finally:
-        part.unlink(missing_ok=True)

@@ -20,7 +20,7 @@ from gnndrop.errors import ParameterError
 from gnndrop.models import MODELS
 from gnndrop.operators import OPERATORS
 from gnndrop.registry import format_spec, parse_spec
-from gnndrop.study.report import Cell, Comparison, GraphSummary
+from gnndrop.study.report import Cell, Comparison, Failure, GraphSummary
 from gnndrop.study.statistics import Verdict
 
 MARKS = {
@@ -72,12 +72,12 @@ def write_json(document: object) -> None:
 
 def write_pairs(values: Mapping[str, object]) -> None:
     """Write names and values to stdout, in two columns."""
-    _write_rich(_pairs((name, str(value)) for name, value in values.items()))
+    write_rich(_pairs((name, str(value)) for name, value in values.items()))
 
 
 def write_listing(entries: Iterable[Mapping[str, Any]]) -> None:
     """Write the entries of `gnndrop list` to stdout."""
-    _write_rich(_pairs((entry["name"], "\n".join(_lines(entry))) for entry in entries))
+    write_rich(_pairs((entry["name"], "\n".join(_lines(entry))) for entry in entries))
 
 
 def write_datasets(entries: Sequence[Mapping[str, Any]]) -> None:
@@ -93,7 +93,7 @@ def write_datasets(entries: Sequence[Mapping[str, Any]]) -> None:
         if entry["options"]
     )
     legend = Text(f"\n{DATASET_LEGEND}\n\nOptions, as name:option=value:")
-    _write_rich(table, legend, _pairs(options))
+    write_rich(table, legend, _pairs(options))
 
 
 def write_checks(sentences: Iterable[str], rows: Sequence[Mapping[str, Any]]) -> None:
@@ -105,9 +105,9 @@ def write_checks(sentences: Iterable[str], rows: Sequence[Mapping[str, Any]]) ->
         table.add_column(column, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(row["subject"], row["quantity"], f"{row['p']:g}", *_measured(row))
-    _write_rich(*sentences)
+    write_rich(*sentences)
     if rows:
-        _write_rich("", table, f"\n{CHECK_LEGEND}")
+        write_rich("", table, f"\n{CHECK_LEGEND}")
 
 
 def _measured(row: Mapping[str, Any]) -> tuple[str, str, str, Text]:
@@ -121,14 +121,14 @@ def write_comparison(comparison: Comparison) -> None:
     """Write the tables, the verdicts, the failures and the protocol of a comparison to stdout."""
     groups = [
         Group(title, *(table for graph in graphs for table in _tables(comparison, graph)))
-        for title, graphs in _groups(comparison.datasets)
+        for title, graphs in group_graphs(comparison.datasets)
     ]
-    _write_rich(
+    write_rich(
         Columns(groups, padding=(0, 4)),
         LEGEND,
-        *_section("Verdicts", comparison.sentences()),
-        *_section("Failed trials", _failures(comparison)),
-        *_section("Protocol", _protocol(comparison)),
+        *section("Verdicts", comparison.sentences()),
+        *section("Failed trials", list_failures(comparison.failures)),
+        *section("Protocol", _protocol(comparison)),
     )
 
 
@@ -158,7 +158,8 @@ def _width() -> int:
     return shutil.get_terminal_size().columns  # or COLUMNS; 80 in a pipe
 
 
-def _write_rich(*parts: RenderableType) -> None:
+def write_rich(*parts: RenderableType) -> None:
+    """Write texts and tables to stdout: colours and line breaks on a terminal alone."""
     text = io.StringIO()
     is_terminal = sys.stdout.isatty()
     console = Console(
@@ -214,7 +215,8 @@ def _option(name: str, default: object) -> str:
     return name if default is None else f"{name}={str(default).lower()}"
 
 
-def _groups(graphs: Iterable[GraphSummary]) -> Iterator[tuple[str, list[GraphSummary]]]:
+def group_graphs(graphs: Iterable[GraphSummary]) -> Iterator[tuple[str, list[GraphSummary]]]:
+    """Yield a title and its graphs, the homophilous ones first."""
     for title, homophilous in (("HOMOPHILOUS", True), ("HETEROPHILOUS", False)):
         members = [graph for graph in graphs if graph.homophilous == homophilous]
         if members:
@@ -233,13 +235,10 @@ def _tables(comparison: Comparison, graph: GraphSummary) -> Iterator[Table]:
 def _table(
     graph: GraphSummary, models: list[str], rows: list[tuple[Cell, Verdict | None]]
 ) -> Table:
-    measures = ", ".join(
-        f"{name.replace('_', '-')} {value:.2f}" for name, value in graph.homophily.items()
-    )
     table = Table(
         title=Text(
             f"\n{graph.name}: nodes {graph.nodes}, edges {graph.edges}, splits {graph.splits}, "
-            f"metric {graph.metric}\nhomophily: {measures}",
+            f"metric {graph.metric}\n{homophily(graph)}",
             overflow="fold",  # the path of an own graph may be long
         ),
         title_justify="left",
@@ -270,19 +269,27 @@ def _score(cell: Cell, verdict: Verdict | None) -> Text:
     return text
 
 
-def _section(title: str, lines: list[str]) -> list[str]:
+def section(title: str, lines: list[str]) -> list[str]:
+    """Return a title and a list below it; nothing where the list is empty."""
     return ["", f"{title}:", *(f"- {line}" for line in lines)] if lines else []
 
 
-def _failures(comparison: Comparison) -> list[str]:
+def list_failures(failures: Iterable[Failure]) -> list[str]:
     """Return a line for each operator, model, dataset and reason, with the seeds that it struck."""
     seeds: dict[tuple[str, str], list[str]] = {}
-    for one in comparison.failures:
+    for one in failures:
         place = f"{one.operator} in {one.model} on {one.dataset}"
         seeds.setdefault((place, one.error), []).append(str(one.seed))
     return [
-        f"{place}, seeds {', '.join(struck)}: {error}" for (place, error), struck in seeds.items()
+        f"{place}, seeds {', '.join(dict.fromkeys(struck))}: {error}"
+        for (place, error), struck in seeds.items()
     ]
+
+
+def homophily(graph: GraphSummary) -> str:
+    """Return a line with a graph's homophily by every measure."""
+    measures = (f"{name.replace('_', '-')} {value:.2f}" for name, value in graph.homophily.items())
+    return f"homophily: {', '.join(measures)}"
 
 
 def _protocol(comparison: Comparison) -> list[str]:
@@ -294,7 +301,7 @@ def _protocol(comparison: Comparison) -> list[str]:
     rows = ", bag-of-words rows sum to one" if train["normalize_features"] else ""
     lines = [
         f"{asked['seeds']} seeds, {splits}; {_rates(asked)}",
-        f"{'; '.join(map(_full_model, asked['models']))}; on {asked['device']}",
+        f"{'; '.join(map(full_model, asked['models']))}; on {asked['device']}",
         f"Adam, learning rate {train['learning_rate']:g}, weight decay {train['weight_decay']:g}, "
         f"at most {train['epochs']} epochs{stop}, best validation weights{rows}",
     ]
@@ -314,7 +321,7 @@ def _rates(asked: Mapping[str, Any]) -> str:
     return ", ".join(OPERATORS.make(spec).spec for spec in asked["operators"])
 
 
-def _full_model(spec: str) -> str:
+def full_model(spec: str) -> str:
     """Return the spec of a model with its defaults written out."""
     name, given = parse_spec(spec)
     options = {**MODELS.options(name), **given}

@@ -3,7 +3,6 @@
 import os
 import re
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 from torch_geometric.utils import k_hop_subgraph
 
+from gnndrop.cli._plot_file import check_installed, save
 from gnndrop.errors import ParameterError
 from gnndrop.study.uncertainty_nodes import NodeTable
 from gnndrop.study.uncertainty_report import METHODS, MONTE_CARLO
@@ -43,10 +43,7 @@ def check_folder(folder: Path) -> None:
     Raises:
         ParameterError: if matplotlib is not installed, or the folder cannot be made or written.
     """
-    if find_spec("matplotlib") is None:
-        raise ParameterError(
-            "--plot needs matplotlib, which is not installed; pip install 'gnndrop[plot]'"
-        )
+    check_installed()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -72,18 +69,7 @@ def draw(folder: Path, tables: Sequence[NodeTable]) -> None:
             ("homophily", _homophily),
             ("graph", _graph),
         ):
-            _save(paint(table), folder / f"{name}-{kind}.png")
-
-
-def _save(figure: Any, path: Path) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        figure.savefig(part, format="png", dpi=120)
-        part.replace(path)
-    except OSError as error:
-        raise ParameterError(f"--plot must be writable, got: {error.strerror}") from error
-    finally:
-        part.unlink(missing_ok=True)
+            save(paint(table), folder / f"{name}-{kind}.png", dpi=120)
 
 
 def _figure(table: NodeTable, title: str, width: float, height: float) -> Any:

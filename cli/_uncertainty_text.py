@@ -7,7 +7,16 @@ from rich.table import Table
 from rich.text import Text
 
 # One look and one way to write for every command.
-from gnndrop.cli._render import MARKS, TESTS, _full_model, _groups, _section, _write_rich
+from gnndrop.cli._render import (
+    MARKS,
+    TESTS,
+    full_model,
+    group_graphs,
+    homophily,
+    list_failures,
+    section,
+    write_rich,
+)
 from gnndrop.operators import OPERATORS
 from gnndrop.study.report import GraphSummary
 from gnndrop.study.uncertainty_report import (
@@ -63,31 +72,28 @@ MORE = (
 def write_study(study: UncertaintyStudy) -> None:
     """Write the tables, the verdicts, the failures and the protocol of a study to stdout."""
     parts: list[Table | Text | str] = []
-    for title, graphs in _groups(study.datasets):
+    for title, graphs in group_graphs(study.datasets):
         parts.append(title)
         for graph in graphs:
             parts.append(_heading(graph, study.unlabelled[graph.name]))
             parts += _tables(study, graph.name)
     places = study.places()
     details = list(_details(study, places[0])) if len(places) == 1 else ["", MORE]
-    _write_rich(
+    write_rich(
         *parts,
         LEGEND,
         *details,
         *(line for place in places for line in _verdicts(study, place, len(places) == 1)),
-        *_section("Failed trials", _failures(study)),
-        *_section("Protocol", _protocol(study)),
+        *section("Failed trials", list_failures(study.failures)),
+        *section("Protocol", _protocol(study)),
     )
 
 
 def _heading(graph: GraphSummary, unlabelled: int) -> Text:
-    measures = ", ".join(
-        f"{name.replace('_', '-')} {value:.2f}" for name, value in graph.homophily.items()
-    )
     left_out = f"\nunlabelled nodes {unlabelled}, left out of every score" if unlabelled else ""
     return Text(
         f"\n{graph.name}: nodes {graph.nodes}, edges {graph.edges}, splits {graph.splits}"
-        f"\nhomophily: {measures}{left_out}\n",
+        f"\n{homophily(graph)}{left_out}\n",
         overflow="fold",
     )
 
@@ -213,7 +219,7 @@ def _verdicts(study: UncertaintyStudy, place: Place, alone: bool) -> list[str]:
     (facts,) = [one for one in study.facts if (one.dataset, one.model, one.operator) == place]
     title = f"MC dropout with {OPERATORS.make(operator).spec} in {model} on {dataset}"
     lines = [*sentences(study, place), *_notes(study, facts)]
-    return _section("Verdict" if alone else f"Verdict: {title}", lines)
+    return section("Verdict" if alone else f"Verdict: {title}", lines)
 
 
 def _notes(study: UncertaintyStudy, facts: Facts) -> Iterator[str]:
@@ -239,17 +245,6 @@ def _notes(study: UncertaintyStudy, facts: Facts) -> Iterator[str]:
         )
 
 
-def _failures(study: UncertaintyStudy) -> list[str]:
-    seeds: dict[tuple[str, str], list[str]] = {}
-    for one in study.failures:
-        place = f"{one.operator} in {one.model} on {one.dataset}"
-        seeds.setdefault((place, one.error), []).append(str(one.seed))
-    return [
-        f"{place}, seeds {', '.join(dict.fromkeys(struck))}: {error}"
-        for (place, error), struck in seeds.items()
-    ]
-
-
 def _protocol(study: UncertaintyStudy) -> list[str]:
     """Return how scores and verdicts were reached."""
     asked = study.protocol
@@ -259,7 +254,7 @@ def _protocol(study: UncertaintyStudy) -> list[str]:
     stop = f" (patience {train['patience']})" if train["patience"] else ""
     lines = [
         f"{asked['seeds']} seeds, seed k on split k mod n; {operators}; {asked['samples']} samples",
-        f"{'; '.join(map(_full_model, asked['models']))}; on {asked['device']}",
+        f"{'; '.join(map(full_model, asked['models']))}; on {asked['device']}",
         f"Adam, learning rate {train['learning_rate']:g}, weight decay {train['weight_decay']:g}, "
         f"at most {train['epochs']} epochs{stop}, weights of the best validation "
         f"{train['selection']}{rows}"

@@ -1,14 +1,13 @@
 """`gnndrop bench`: run a study that is written down in a file."""
 
-import shlex
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gnndrop.cli._options import DataRoot, Debug, Jobs, Json
+from gnndrop.cli._exit import SOME_FAILED, resumable
+from gnndrop.cli._options import DataRoot, Debug, Jobs, Json, check_folder
 from gnndrop.errors import ParameterError
 
 if TYPE_CHECKING:
@@ -16,8 +15,6 @@ if TYPE_CHECKING:
     from gnndrop.study.factors import FactorEffect
     from gnndrop.study.published import Reproduction
     from gnndrop.study.suite import SuiteSettings
-
-SOME_FAILED, INTERRUPTED = 3, 130
 
 
 def bench(
@@ -46,7 +43,10 @@ def bench(
     jobs: Jobs = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="Keep the results in this folder; the same command resumes it."),
+        typer.Option(
+            help="Keep the results in this folder; the same command resumes it.",
+            callback=check_folder,
+        ),
     ] = None,
     data_root: DataRoot = None,
     json: Json = False,
@@ -153,8 +153,7 @@ def _run(
     root: Path | None,
     json: bool,
 ) -> None:
-    command = shlex.join(["gnndrop", *sys.argv[1:]])
-    try:  # the imports, too: they take seconds in which a key may be pressed
+    with resumable("trials") as command:
         from gnndrop.cli import _render
         from gnndrop.study.bench import run_suite
         from gnndrop.study.builtin import load_suite
@@ -169,12 +168,6 @@ def _run(
                 command=command,
                 on_result=_tell(show),
             )
-    except KeyboardInterrupt:
-        typer.echo(
-            f"Interrupted; finished trials are kept, and this resumes the run:\n  {command}",
-            err=True,
-        )
-        raise typer.Exit(INTERRUPTED) from None
     if json:
         _render.write_json(result.to_dict())
     else:

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gnndrop.cli._exit import SOME_FAILED
 from gnndrop.cli._options import Debug, Json
 
 if TYPE_CHECKING:
     from gnndrop.testing import Check
     from gnndrop.theory.measurement import Measurement
 
-SOME_FAILED = 3
 THEORY = "theory"  # the subject of what holds for no operator in particular
 
 
@@ -42,7 +42,7 @@ def check(
     also the general theory, as the L2 penalty that dropout is. The table shows every quantity where
     it is the farthest off, with the error that measuring may make.
     """
-    from gnndrop.cli import _plot, _render  # the imports that --help can do without
+    from gnndrop.cli import _plot, _plot_file, _render  # the imports that --help can do without
     from gnndrop.operators import OPERATORS
     from gnndrop.theory.measured import measure_theory
 
@@ -50,7 +50,7 @@ def check(
     for spec in specs:
         OPERATORS.make(spec)  # wrong use is told before anything is checked
     if plot is not None:
-        _plot.check_place(plot)
+        _plot_file.check_place(plot)
     found = [_check(spec) for spec in specs]
     measured = [(spec, one) for spec, _, ones in found for one in ones]
     if theory or not operators:

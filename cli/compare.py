@@ -1,30 +1,33 @@
 """`gnndrop compare`: which operator helps which graph."""
 
-import shlex
-import sys
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from gnndrop.cli._exit import SOME_FAILED, resumable
 from gnndrop.cli._options import (
+    AdamNumber,
     DataRoot,
     Debug,
     Device,
     Directed,
+    Epochs,
     Graph,
     Jobs,
     Json,
     LabelCol,
+    Margin,
     Nodes,
+    Patience,
+    RunFolder,
+    Specs,
     SplitCol,
     read_graphs,
+    spec_option,
 )
 from gnndrop.config import CompareConfig, TrainConfig
 from gnndrop.errors import ParameterError
-
-SOME_FAILED, INTERRUPTED = 3, 130
 
 
 class Splits(StrEnum):
@@ -36,34 +39,18 @@ class Splits(StrEnum):
 
 def compare(
     dataset: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--dataset",
-            "-d",
-            metavar="SPEC",
-            help="A graph; repeatable.",
-            show_default="two csbm graphs",
-        ),
+        Specs, spec_option("dataset", "A graph; repeatable.", "two csbm graphs")
     ] = None,
     graph: Graph = None,
     nodes: Nodes = None,
     label_col: LabelCol = None,
     split_col: SplitCol = None,
     directed: Directed = False,
-    model: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--model", "-m", metavar="SPEC", help="A model; repeatable.", show_default="gcn, mlp"
-        ),
-    ] = None,
+    model: Annotated[Specs, spec_option("model", "A model; repeatable.", "gcn, mlp")] = None,
     operator: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--operator",
-            "-o",
-            metavar="SPEC",
-            help="An operator, as drop-edge:p=0.3; repeatable.",
-            show_default="the six built-in ones",
+        Specs,
+        spec_option(
+            "operator", "An operator, as drop-edge:p=0.3; repeatable.", "the six built-in ones"
         ),
     ] = None,
     rates: Annotated[
@@ -77,21 +64,14 @@ def compare(
     splits: Annotated[
         Splits, typer.Option(help="One split for each seed in turn, or every seed on all splits.")
     ] = Splits.DEFAULT,
-    epochs: Annotated[int, typer.Option(help="Training steps at most.")] = TrainConfig.epochs,
-    patience: Annotated[
-        int, typer.Option(help="Stop after so many without a better validation score; 0: never.")
-    ] = TrainConfig.patience,
-    learning_rate: Annotated[float, typer.Option(help="Adam's.")] = TrainConfig.learning_rate,
-    weight_decay: Annotated[float, typer.Option(help="Adam's.")] = TrainConfig.weight_decay,
-    margin: Annotated[
-        float, typer.Option(help="Differences below it are equivalent; 0.01 is one point.")
-    ] = CompareConfig.margin,
+    epochs: Epochs = TrainConfig.epochs,
+    patience: Patience = TrainConfig.patience,
+    learning_rate: AdamNumber = TrainConfig.learning_rate,
+    weight_decay: AdamNumber = TrainConfig.weight_decay,
+    margin: Margin = CompareConfig.margin,
     jobs: Jobs = None,
     device: Device = CompareConfig.device,
-    out: Annotated[
-        Path | None,
-        typer.Option(help="Keep the run in this folder; the same command resumes it."),
-    ] = None,
+    out: RunFolder = None,
     data_root: DataRoot = None,
     json: Json = False,
     csv: Annotated[bool, typer.Option("--csv", help="Print the cells as CSV.")] = False,
@@ -105,11 +85,11 @@ def compare(
     """
     if json and csv:
         raise ParameterError("--json and --csv exclude each other, got both; give one")
-    from gnndrop.cli import _render  # the imports that --help can do without
-    from gnndrop.study.protocol import compare as run
+    with resumable("trials") as command:
+        from gnndrop.cli import _render
+        from gnndrop.study.protocol import compare as run
+        from gnndrop.study.sweep import read_numbers
 
-    command = shlex.join(["gnndrop", *sys.argv[1:]])
-    try:
         own = read_graphs(graph, nodes, label_col, split_col, directed)
         with _render.progress("trials") as on_result:
             comparison = run(
@@ -118,7 +98,7 @@ def compare(
                 model or None,
                 seeds,
                 splits=splits.value,
-                rates=_rates(rates),
+                rates=read_numbers(rates, "rates"),
                 margin=margin,
                 train=TrainConfig(epochs, patience, learning_rate, weight_decay),
                 jobs=jobs,
@@ -128,12 +108,6 @@ def compare(
                 command=command,
                 on_result=on_result,
             )
-    except KeyboardInterrupt:
-        typer.echo(
-            f"Interrupted; finished trials are kept, and this resumes the run:\n  {command}",
-            err=True,
-        )
-        raise typer.Exit(INTERRUPTED) from None
     if json:
         _render.write_json(comparison.to_dict())
     elif csv:
@@ -142,12 +116,3 @@ def compare(
         _render.write_comparison(comparison)
     if comparison.failures:
         raise typer.Exit(SOME_FAILED)
-
-
-def _rates(text: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(part) for part in text.split(",") if part)
-    except ValueError:
-        raise ParameterError(
-            f"rates must be numbers in [0, 1] with commas between, got {text!r}"
-        ) from None

@@ -5,18 +5,24 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gnndrop.cli._exit import INTERRUPTED
 from gnndrop.cli._options import (
     DataRoot,
     Debug,
     Device,
     Directed,
+    Epochs,
     Graph,
     Jobs,
     Json,
     LabelCol,
+    Margin,
     Nodes,
+    Specs,
     SplitCol,
+    only,
     read_graphs,
+    spec_option,
 )
 from gnndrop.config import CompareConfig, TrainConfig
 from gnndrop.errors import ParameterError
@@ -24,35 +30,21 @@ from gnndrop.errors import ParameterError
 if TYPE_CHECKING:
     from gnndrop.datasets import Dataset
 
-INTERRUPTED = 130
-
 
 def recommend(
-    dataset: Annotated[
-        list[str] | None,
-        typer.Option("--dataset", "-d", metavar="SPEC", help="A graph.", show_default=False),
-    ] = None,
+    dataset: Annotated[Specs, spec_option("dataset", "A graph.", False)] = None,
     graph: Graph = None,
     nodes: Nodes = None,
     label_col: LabelCol = None,
     split_col: SplitCol = None,
     directed: Directed = False,
-    model: Annotated[
-        list[str] | None,
-        typer.Option("--model", "-m", metavar="SPEC", help="A model.", show_default="gcn"),
-    ] = None,
+    model: Annotated[Specs, spec_option("model", "A model.", "gcn")] = None,
     budget: Annotated[
         str, typer.Option(metavar="TIME", help="What it may take: 90s, 5m, 1h30m.")
     ] = "5m",
     operator: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--operator",
-            "-o",
-            metavar="SPEC",
-            help="A candidate without its rate; repeatable.",
-            show_default="five built-in ones",
-        ),
+        Specs,
+        spec_option("operator", "A candidate without its rate; repeatable.", "five built-in ones"),
     ] = None,
     rates: Annotated[
         str,
@@ -60,10 +52,8 @@ def recommend(
             metavar="P,P,...", help="Rates of the candidates.", show_default="0.1,0.3,0.5,0.7"
         ),
     ] = "",
-    epochs: Annotated[int, typer.Option(help="Training steps at most.")] = TrainConfig.epochs,
-    margin: Annotated[
-        float, typer.Option(help="Differences below it are equivalent; 0.01 is one point.")
-    ] = CompareConfig.margin,
+    epochs: Epochs = TrainConfig.epochs,
+    margin: Margin = CompareConfig.margin,
     jobs: Jobs = None,
     device: Device = CompareConfig.device,
     data_root: DataRoot = None,
@@ -80,11 +70,7 @@ def recommend(
     from gnndrop.study import recommend as study
     from gnndrop.study.sweep import read_numbers
 
-    # A list, since of an option that is no list the last one given would win without a word.
-    if model and len(model) > 1:
-        raise ParameterError(
-            f"recommend must be given one --model, got {len(model)}; run it once for each"
-        )
+    asked_model = only("recommend", "--model", model, "gcn")
     seconds = study.read_duration(budget)
     asked_rates = read_numbers(rates, "rates") or study.RATES_BY_DEFAULT
     try:
@@ -98,7 +84,7 @@ def recommend(
         with _render.progress("seconds") as on_result:
             found = study.recommend(
                 asked[0],
-                model[0] if model else "gcn",
+                asked_model,
                 seconds,
                 spent=time.monotonic() - began,
                 operators=operator or study.OPERATORS_BY_DEFAULT,

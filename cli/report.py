@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from gnndrop.cli._options import DataRoot, Debug
+from gnndrop.cli._options import STDOUT, DataRoot, Debug
 
 
 class Format(StrEnum):
@@ -27,7 +27,8 @@ def report(
         Format, typer.Option("--format", help="A page, or the tables alone.")
     ] = Format.HTML,
     out: Annotated[
-        Path | None, typer.Option(help="The file to write.", show_default="RUN/report.<format>")
+        Path | None,
+        typer.Option(help="The file to write; - is stdout.", show_default="RUN/report.<format>"),
     ] = None,
     data_root: DataRoot = None,
     debug: Debug = False,
@@ -38,8 +39,11 @@ def report(
     it went, and says so. The path of the file is printed.
     """
     from gnndrop.cli import _render  # the imports that --help can do without
-    from gnndrop.study.document import write_report
+    from gnndrop.study.document import render_report, write_report
 
+    if out == STDOUT:
+        _render.write(render_report(run, format_.value, root=data_root))
+        return
     path = out or run / f"report.{SUFFIXES[format_]}"
     write_report(run, path, format_.value, root=data_root)
     _render.write(f"{path}\n")

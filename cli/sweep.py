@@ -1,18 +1,27 @@
 """`gnndrop sweep`: the gain of operators along an axis and over the rate."""
 
-import shlex
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from gnndrop.cli._options import DataRoot, Debug, Device, Jobs, Json
+from gnndrop.cli._exit import SOME_FAILED, resumable
+from gnndrop.cli._options import (
+    DataRoot,
+    Debug,
+    Device,
+    Epochs,
+    Jobs,
+    Json,
+    Margin,
+    RatelessOperators,
+    RunFolder,
+    Specs,
+    spec_option,
+)
 from gnndrop.config import CompareConfig, TrainConfig
 from gnndrop.errors import ParameterError
-
-SOME_FAILED, INTERRUPTED = 3, 130
 
 
 class Axis(StrEnum):
@@ -47,44 +56,18 @@ def sweep(
         ),
     ] = "",
     dataset: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--dataset",
-            "-d",
-            metavar="SPEC",
-            help="A graph; repeatable.",
-            show_default="csbm:nodes=500",
-        ),
+        Specs, spec_option("dataset", "A graph; repeatable.", "csbm:nodes=500")
     ] = None,
-    model: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--model", "-m", metavar="SPEC", help="A model; repeatable.", show_default="gcn"
-        ),
-    ] = None,
-    operator: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--operator",
-            "-o",
-            metavar="SPEC",
-            help="An operator without its rate; repeatable.",
-            show_default="dropout, drop-node, drop-edge, drop-message",
-        ),
-    ] = None,
+    model: Annotated[Specs, spec_option("model", "A model; repeatable.", "gcn")] = None,
+    operator: RatelessOperators = None,
     seeds: Annotated[
         int, typer.Option(help="Pairs at every point; on a csbm axis each has its own graph.")
     ] = 8,
-    epochs: Annotated[int, typer.Option(help="Training steps at most.")] = TrainConfig.epochs,
-    margin: Annotated[
-        float, typer.Option(help="Differences below it are equivalent; 0.01 is one point.")
-    ] = CompareConfig.margin,
+    epochs: Epochs = TrainConfig.epochs,
+    margin: Margin = CompareConfig.margin,
     jobs: Jobs = None,
     device: Device = CompareConfig.device,
-    out: Annotated[
-        Path | None,
-        typer.Option(help="Keep the run in this folder; the same command resumes it."),
-    ] = None,
+    out: RunFolder = None,
     data_root: DataRoot = None,
     json: Json = False,
     csv: Annotated[bool, typer.Option("--csv", help="Print the points as CSV.")] = False,
@@ -105,13 +88,12 @@ def sweep(
     """
     if json and csv:
         raise ParameterError("--json and --csv exclude each other, got both; give one")
-    command = shlex.join(["gnndrop", *sys.argv[1:]])
-    try:  # what --help can do without, here: it takes seconds in which a key may be pressed
-        from gnndrop.cli import _plot, _plot_sweep, _render
+    with resumable("trials") as command:
+        from gnndrop.cli import _plot_file, _plot_sweep, _render
         from gnndrop.study import sweep as study
 
         if plot is not None:
-            _plot.check_place(plot)
+            _plot_file.check_place(plot)
         if over is Axis.RATE and values and rates:
             raise ParameterError(
                 "--values and --rates are the same in a sweep over the rate; give one"
@@ -136,19 +118,13 @@ def sweep(
                 command=command,
                 on_result=on_result,
             )
-    except KeyboardInterrupt:
-        typer.echo(
-            f"Interrupted; finished trials are kept, and this resumes the run:\n  {command}",
-            err=True,
-        )
-        raise typer.Exit(INTERRUPTED) from None
-    if plot is not None:
-        _plot_sweep.draw(plot, found)
     if json:
         _render.write_json(found.to_dict())
     elif csv:
         _render.write(found.to_csv())
     else:
         _render.write(f"{found}\n")
+    if plot is not None:
+        _plot_sweep.draw(plot, found)  # last: whatever happens to the file, the result is told
     if found.failures:
         raise typer.Exit(SOME_FAILED)

@@ -1,63 +1,54 @@
 """`gnndrop uncertainty`: what Monte-Carlo dropout is worth."""
 
 import os
-import shlex
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from gnndrop.cli._exit import SOME_FAILED, resumable
 from gnndrop.cli._options import (
+    STDOUT,
+    AdamNumber,
     DataRoot,
     Debug,
     Device,
     Directed,
+    Epochs,
     Graph,
     Jobs,
     Json,
     LabelCol,
+    Margin,
     Nodes,
+    Patience,
+    RunFolder,
+    Specs,
     SplitCol,
+    check_folder,
     read_graphs,
+    spec_option,
 )
 from gnndrop.config import CompareConfig, TrainConfig
 from gnndrop.errors import ParameterError
 
-SOME_FAILED, INTERRUPTED = 3, 130
 SEEDS, MEMBERS = CompareConfig.seeds, 5
 
 
 def uncertainty(
     dataset: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--dataset",
-            "-d",
-            metavar="SPEC",
-            help="A graph; repeatable.",
-            show_default="two csbm graphs",
-        ),
+        Specs, spec_option("dataset", "A graph; repeatable.", "two csbm graphs")
     ] = None,
     graph: Graph = None,
     nodes: Nodes = None,
     label_col: LabelCol = None,
     split_col: SplitCol = None,
     directed: Directed = False,
-    model: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--model", "-m", metavar="SPEC", help="A model; repeatable.", show_default="gcn"
-        ),
-    ] = None,
+    model: Annotated[Specs, spec_option("model", "A model; repeatable.", "gcn")] = None,
     operator: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--operator",
-            "-o",
-            metavar="SPEC",
-            help="What is random, as drop-edge:p=0.3; repeatable.",
-            show_default="dropout, drop-edge",
+        Specs,
+        spec_option(
+            "operator", "What is random, as drop-edge:p=0.3; repeatable.", "dropout, drop-edge"
         ),
     ] = None,
     samples: Annotated[int, typer.Option(help="Monte-Carlo samples of each model.")] = 100,
@@ -85,12 +76,10 @@ def uncertainty(
     risk: Annotated[
         float, typer.Option(help="Share of errors wished for among the nodes nobody looks at.")
     ] = 0.1,
-    epochs: Annotated[int, typer.Option(help="Training steps at most.")] = TrainConfig.epochs,
-    patience: Annotated[
-        int, typer.Option(help="Stop after so many without a better validation score; 0: never.")
-    ] = TrainConfig.patience,
-    learning_rate: Annotated[float, typer.Option(help="Adam's.")] = TrainConfig.learning_rate,
-    weight_decay: Annotated[float, typer.Option(help="Adam's.")] = TrainConfig.weight_decay,
+    epochs: Epochs = TrainConfig.epochs,
+    patience: Patience = TrainConfig.patience,
+    learning_rate: AdamNumber = TrainConfig.learning_rate,
+    weight_decay: AdamNumber = TrainConfig.weight_decay,
     selection: Annotated[
         str,
         typer.Option(
@@ -106,28 +95,25 @@ def uncertainty(
             help="Scale the rows of bag-of-words features to sum one, or take them as they are.",
         ),
     ] = True,
-    margin: Annotated[
-        float, typer.Option(help="Differences below it are equivalent; 0.01 is one point.")
-    ] = CompareConfig.margin,
+    margin: Margin = CompareConfig.margin,
     jobs: Jobs = None,
     device: Device = CompareConfig.device,
     out: Annotated[
         Path | None,
         typer.Option(
             help="Write every node of the first seed to this CSV file: predictions, measures, "
-            "whom a person should look at.",
+            "whom a person should look at; - is stdout, in the place of the tables.",
             show_default=False,
         ),
     ] = None,
-    out_dir: Annotated[
-        Path | None,
-        typer.Option(
-            help="Keep the run in this folder; the same command resumes it.", show_default=False
-        ),
-    ] = None,
+    out_dir: RunFolder = None,
     plot: Annotated[
         Path | None,
-        typer.Option(help="Draw figures of the first seed into this folder.", show_default=False),
+        typer.Option(
+            help="Draw figures of the first seed into this folder.",
+            callback=check_folder,
+            show_default=False,
+        ),
     ] = None,
     data_root: DataRoot = None,
     json: Json = False,
@@ -139,16 +125,18 @@ def uncertainty(
     softmax, its energy, temperature scaling and a deep ensemble: calibration, selective prediction,
     finding errors. When a run is interrupted, the same command resumes it.
     """
-    command = shlex.join(["gnndrop", *sys.argv[1:]])
     alone = checkpoint is not None
-    try:  # what --help can do without, here: it takes seconds in which a key may be pressed
+    file = None if out == STDOUT else out
+    if out == STDOUT and json:
+        raise ParameterError("--json and --out - exclude each other, got both; name a file")
+    with resumable("models") as command:
         from gnndrop.cli import _render, _uncertainty_plot, _uncertainty_text
         from gnndrop.study.files import write_text
         from gnndrop.study.uncertainty import assess_uncertainty
         from gnndrop.study.uncertainty_nodes import nodes_csv
 
-        if out is not None:
-            _check_file(out)
+        if file is not None:
+            _check_file(file)
         if plot is not None:
             _uncertainty_plot.check_folder(plot)
         own = read_graphs(graph, nodes, label_col, split_col, directed)
@@ -173,21 +161,17 @@ def uncertainty(
                 command=command,
                 on_result=on_result,
             )
-        if json:
+        if out == STDOUT:
+            _render.write(nodes_csv(assessment.nodes, risk))
+        elif json:
             _render.write_json(assessment.study.to_dict())
         else:
             _uncertainty_text.write_study(assessment.study)
         # Last: whatever happens to the files, the result is told.
-        if out is not None:
-            write_text(out, nodes_csv(assessment.nodes, risk))
+        if file is not None:
+            write_text(file, nodes_csv(assessment.nodes, risk))
         if plot is not None:
             _uncertainty_plot.draw(plot, assessment.nodes)
-    except KeyboardInterrupt:
-        typer.echo(
-            f"Interrupted; finished models are kept, and this resumes the run:\n  {command}",
-            err=True,
-        )
-        raise typer.Exit(INTERRUPTED) from None
     if assessment.study.failures:
         raise typer.Exit(SOME_FAILED)
 

@@ -15,12 +15,14 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch_geometric.transforms import ToUndirected
 
+from gnndrop.config import CompareConfig
 from gnndrop.datasets import DATASETS, Dataset, load
 from gnndrop.errors import DataError, GnndropError, ParameterError
 from gnndrop.models import MODELS
@@ -179,12 +181,12 @@ def run_suite(
         if not found:
             continue
         place = folder / settings.name if folder else None
-        datasets, context = list(found.values()), (seeds, place, jobs, command, on_result)
-        outcome: Comparison | UncertaintyStudy
-        if isinstance(settings, ComparisonSettings):
-            outcome = comparisons[settings.name] = _compare(settings, datasets, *context)
+        options = {"jobs": jobs, "out": place, "command": command}
+        outcome = _run(settings, list(found.values()), seeds, on_result, **options)
+        if isinstance(outcome, Comparison):
+            comparisons[settings.name] = outcome
         else:
-            outcome = assessments[settings.name] = _assess(settings, datasets, *context)
+            assessments[settings.name] = outcome
         if place:
             write_text(place / "result.json", _dump(outcome.to_dict()))
     check_any_graph(suite, len(comparisons) + len(assessments), left_out)
@@ -297,61 +299,31 @@ def _check_rates(settings: ComparisonSettings, operator: str) -> None:
     plan(config, dict.fromkeys(config.datasets, 1), OPERATORS)
 
 
-def _compare(
-    settings: ComparisonSettings,
+def _run(
+    settings: ComparisonSettings | UncertaintySettings,
     datasets: list[Dataset],
     seeds: int | None,
-    out: Path | None,
-    jobs: int | None,
-    command: str | None,
     on_result: OnSuiteResult | None,
-) -> Comparison:
+    **options: Any,
+) -> Comparison | UncertaintyStudy:
+    """Run a comparison or an assessment; `options` are those of `compare` that no suite sets."""
     config = settings.config()
     report = on_result or (lambda name, done, total, result: None)
-    return compare(
-        config.operators,
-        datasets,
-        config.models,
-        config.seeds if seeds is None else seeds,
-        splits=config.splits,
-        rates=config.rates,
-        margin=config.margin,
-        alpha=config.alpha,
-        train=config.train,
-        jobs=jobs,
-        out=out,
-        command=command,
-        on_result=lambda done, total, result: report(settings.name, done, total, result),
+    shared: dict[str, Any] = {
+        "seeds": config.seeds if seeds is None else seeds,
+        "margin": config.margin,
+        "alpha": config.alpha,
+        "train": config.train,
+        "on_result": partial(report, settings.name),
+        **options,
+    }
+    asked = (config.operators, datasets, config.models)
+    if isinstance(config, CompareConfig):
+        return compare(*asked, splits=config.splits, rates=config.rates, **shared)
+    assessed = assess_uncertainty(
+        *asked, samples=config.samples, members=config.members, risk=config.risk, **shared
     )
-
-
-def _assess(
-    settings: UncertaintySettings,
-    datasets: list[Dataset],
-    seeds: int | None,
-    out: Path | None,
-    jobs: int | None,
-    command: str | None,
-    on_result: OnSuiteResult | None,
-) -> UncertaintyStudy:
-    config = settings.config()
-    report = on_result or (lambda name, done, total, result: None)
-    return assess_uncertainty(
-        config.operators,
-        datasets,
-        config.models,
-        config.seeds if seeds is None else seeds,
-        samples=config.samples,
-        members=config.members,
-        risk=config.risk,
-        margin=config.margin,
-        alpha=config.alpha,
-        train=config.train,
-        jobs=jobs,
-        out=out,
-        command=command,
-        on_result=lambda done, total, result: report(settings.name, done, total, result),
-    ).study
+    return assessed.study
 
 
 def _symmetrize(dataset: Dataset) -> Dataset:

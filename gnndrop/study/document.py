@@ -17,28 +17,47 @@ FORMATS: Mapping[str, Callable[[Study], str]] = {
 }
 
 
-def write_report(folder: Path, path: Path, format: str = "html", root: Path | None = None) -> None:
-    """Write the report of a run folder; the file is replaced atomically.
+def render_report(folder: Path, format: str = "html", root: Path | None = None) -> str:
+    """Return the report of a run folder.
 
     Args:
         folder: the run folder of `gnndrop compare --out` or of `gnndrop bench --out`.
-        path: the file to write.
         format: `html`, `md`, `latex` or `csv`.
         root: read-only mirror of raw data files, see `read_study`.
 
     Raises:
-        ParameterError: if the format is unknown, the folder holds no run to report, or the file
-            cannot be written.
+        ParameterError: if the format is unknown, or the folder holds no run to report.
         DataError: if a dataset must be read and cannot be.
+
+    Example:
+        >>> render_report(Path("run"), "pdf")
+        Traceback (most recent call last):
+        gnndrop.errors.ParameterError: the format must be one of html, md, latex, csv, got 'pdf'
+    """
+    if format not in FORMATS:
+        raise ParameterError(f"the format must be one of {', '.join(FORMATS)}, got {format!r}")
+    return FORMATS[format](read_study(folder, root))
+
+
+def write_report(folder: Path, path: Path, format: str = "html", root: Path | None = None) -> None:
+    """Write the report of a run folder; the file is replaced atomically.
+
+    Args:
+        folder: see `render_report`, as the format and the root.
+        path: the file to write.
+        format: what it is written in.
+        root: read-only mirror of raw data files.
+
+    Raises:
+        ParameterError: if the file cannot be written, or for what `render_report` raises.
+        DataError: for what `render_report` raises.
 
     Example:
         >>> write_report(Path("run"), Path("run.pdf"), "pdf")
         Traceback (most recent call last):
         gnndrop.errors.ParameterError: the format must be one of html, md, latex, csv, got 'pdf'
     """
-    if format not in FORMATS:
-        raise ParameterError(f"the format must be one of {', '.join(FORMATS)}, got {format!r}")
-    text = FORMATS[format](read_study(folder, root))
+    text = render_report(folder, format, root)
     try:
         replace_text(path, text)
     except OSError as error:

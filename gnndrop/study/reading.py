@@ -109,27 +109,24 @@ def read_study(folder: Path, root: Path | None = None) -> Study:
     if (folder / "config.json").is_file():
         _check_kind(folder)
         run = _checked(folder / "config.json", lambda: _read_run(folder, root))
-        study = Study(
+        if not run.finished:
+            raise ParameterError(
+                f"a report needs a trial that is finished, got 0 of {run.planned} in {folder}; "
+                "run its command again, which resumes it"
+            )
+        return Study(
             title=run.name,
             runs=(run,),
             environment=run.comparison.environment,
             command=run.command,
             is_finished=run.finished == run.planned,
         )
-    elif (folder / "study.json").is_file():
-        study = _checked(folder / "study.json", lambda: _read_suite(folder, root))
-    else:
-        raise ParameterError(
-            f"a report needs a folder that holds a run, got {folder} without config.json; "
-            "give the one that `gnndrop compare --out` or `gnndrop bench --out` wrote"
-        )
-    if not any(run.finished for run in study.runs):
-        planned = sum(run.planned for run in study.runs)
-        raise ParameterError(
-            f"a report needs a trial that is finished, got 0 of {planned} in {folder}; "
-            "run its command again, which resumes it"
-        )
-    return study
+    if (folder / "study.json").is_file():
+        return _checked(folder / "study.json", lambda: _read_suite(folder, root))
+    raise ParameterError(
+        f"a report needs a folder that holds a run, got {folder} without config.json; "
+        "give the one that `gnndrop compare --out` or `gnndrop bench --out` wrote"
+    )
 
 
 def _check_kind(folder: Path) -> None:
@@ -138,24 +135,38 @@ def _check_kind(folder: Path) -> None:
     study = document.get("study")
     if study is not None and "config" not in document:
         name = next(iter(study), "another study") if isinstance(study, dict) else study
+        command = document.get("command")
+        again = f"this again: {command}" if command else "its own command again"
         raise ParameterError(
             f"a report needs a run of compare or bench, got one of gnndrop {name} in {folder}; "
-            "run its own command again, which prints what it found"
+            f"to print what it found, run {again}"
         )
 
 
 def _read_suite(folder: Path, root: Path | None) -> Study:
     told = _read_document(folder / "study.json")
     assessments = told.get("assessments", [])  # older suites had none
-    documents = ", ".join(str(folder / name / "result.json") for name in assessments)
-    if assessments and not told["comparisons"]:
-        raise ParameterError(
-            f"a report needs a comparison, got a suite of assessments of uncertainty in {folder}; "
-            f"read {documents}, or draw figures with `gnndrop uncertainty --plot`"
-        )
+    results = [folder / name / "result.json" for name in assessments]
+    documents = ", ".join(str(path) for path in results if path.is_file())
     notes = {one["name"]: one["note"] for one in told["settings"]}
     begun = [name for name in told["comparisons"] if (folder / name / "config.json").is_file()]
     runs = [replace(_read_run(folder / name, root), note=notes.get(name, "")) for name in begun]
+    left_out = (
+        *("{comparison}, {dataset}: {reason}".format(**one) for one in told["left_out"]),
+        *(f"{run.name}: no trial is finished" for run in runs if not run.finished),
+        *(f"{name}: not begun" for name in told["comparisons"] if name not in begun),
+    )
+    if not any(run.finished for run in runs):
+        reason = left_out[0] if left_out else "it holds assessments of uncertainty alone"
+        way = (
+            f"read {documents}, or draw figures with `gnndrop uncertainty --plot`"
+            if documents
+            else "run its command again, which resumes it"
+        )
+        raise ParameterError(
+            f"a report needs a comparison with a finished trial, got none in {folder}: "
+            f"{reason}; {way}"
+        )
     return Study(
         title=told["title"],
         runs=tuple(run for run in runs if run.finished),
@@ -168,11 +179,7 @@ def _read_suite(folder: Path, root: Path | None) -> Study:
         ),
         published=tuple(told["published"]),
         factors=tuple(told["factors"]),
-        left_out=(
-            *("{comparison}, {dataset}: {reason}".format(**one) for one in told["left_out"]),
-            *(f"{run.name}: no trial is finished" for run in runs if not run.finished),
-            *(f"{name}: not begun" for name in told["comparisons"] if name not in begun),
-        ),
+        left_out=left_out,
         seconds=told["seconds"],
         is_suite=True,
         is_finished=told["finished"] and all(run.finished == run.planned for run in runs),

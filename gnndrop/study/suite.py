@@ -13,9 +13,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    Strict,
+    ValidationError,
+    create_model,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 
 from gnndrop.config import CompareConfig, TrainConfig
@@ -27,8 +35,13 @@ from gnndrop.study.uncertainty_plan import UncertaintyConfig
 NAME = r"^[a-z0-9][a-z0-9-]*$"  # of a folder on every system
 
 
+# A list, which is all that TOML has, is as good as a tuple; what it holds is not converted.
+_Texts = Annotated[tuple[str, ...], Strict(False)]
+_Numbers = Annotated[tuple[float, ...], Strict(False)]
+
+
 class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)  # `true` is no number
 
 
 # Declared once, by `TrainConfig`; a table of it may set every field and no other.
@@ -59,15 +72,15 @@ class ComparisonSettings(_Table):
     """
 
     name: str = Field(pattern=NAME)
-    datasets: tuple[str, ...]
-    models: tuple[str, ...]
-    operators: tuple[str, ...]
+    datasets: _Texts
+    models: _Texts
+    operators: _Texts
     note: str = ""
     against: str = ""
     undirected: bool = False
     seeds: int = CompareConfig.seeds
     splits: str = CompareConfig.splits
-    rates: tuple[float, ...] = ()
+    rates: _Numbers = ()
     margin: float = CompareConfig.margin
     alpha: float = CompareConfig.alpha
     train: _Train = _Train()
@@ -108,9 +121,9 @@ class UncertaintySettings(_Table):
     """
 
     name: str = Field(pattern=NAME)
-    datasets: tuple[str, ...]
-    models: tuple[str, ...]
-    operators: tuple[str, ...]
+    datasets: _Texts
+    models: _Texts
+    operators: _Texts
     note: str = ""
     seeds: int = UncertaintyConfig.seeds
     samples: int = UncertaintyConfig.samples
@@ -188,10 +201,10 @@ class SuiteSettings(_Table):
     title: str
     description: str
     budget: str
-    notes: tuple[str, ...] = ()
-    comparison: tuple[ComparisonSettings, ...] = ()
-    uncertainty: tuple[UncertaintySettings, ...] = ()
-    published: tuple[PublishedRow, ...] = ()
+    notes: _Texts = ()
+    comparison: Annotated[tuple[ComparisonSettings, ...], Strict(False)] = ()
+    uncertainty: Annotated[tuple[UncertaintySettings, ...], Strict(False)] = ()
+    published: Annotated[tuple[PublishedRow, ...], Strict(False)] = ()
 
     @model_validator(mode="after")
     def _runs_something(self) -> Self:

@@ -57,7 +57,7 @@ class UncertaintyConfig:
                 raise ParameterError(f"{name} must be given, each once, got {list(asked)}")
         if "none" in self.operators:
             raise ParameterError(
-                "every operator must drop something, got 'none', whose samples are all equal; "
+                "operators must all drop something, got 'none', whose samples are all equal; "
                 "the deterministic model is compared with in any case"
             )
         if self.samples < 2:

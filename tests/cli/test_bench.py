@@ -3,6 +3,7 @@
 import importlib
 import importlib.abc
 import json
+import shlex
 import sys
 
 import pytest
@@ -131,6 +132,7 @@ def test_copy_writes_a_suite_to_edit_and_never_over_a_file(gnndrop, path, tmp_pa
         (["quick", "--list"], "bench needs one of"),
         (["quik"], "did you mean 'quick'?"),
         (["--copy", "quik"], "did you mean 'quick'?"),
+        (["quick", "--out", "-"], "--out must be a folder, got '-', which stands for stdout"),
         (["zzz"], "a suite must be a built-in name or the path of a .toml file, got 'zzz'"),
         (["nowhere.toml"], "a suite must be a text file"),
         (["quick", "--jobs", "0"], "jobs must be at least 1"),
@@ -246,20 +248,67 @@ def test_failed_models_make_the_exit_code(gnndrop, monkeypatch, path, tmp_path):
     assert "the loss must be finite, got nan" in run.out
 
 
-def test_the_run_of_another_command_is_no_report(gnndrop, monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("sweep", "--rates", "0.5", "--out"),
+        ("tune", "--trials", "1", "--selection-seeds", "1", "--out"),
+        ("uncertainty", "--samples", "2", "--members", "1", "--out-dir"),
+    ],
+)
+def test_the_run_of_another_command_is_no_report(gnndrop, monkeypatch, tmp_path, command):
     monkeypatch.chdir(tmp_path)
     small = ("-d", "csbm:nodes=60,classes=2,features=4", "-m", "mlp", "--epochs", "2")
-    options = (*small, "-o", "dropout", "--seeds", "2", "--jobs", "1", "--out", "kept")
-    assert gnndrop("sweep", "--rates", "0.5", *options).code == 0
+    asked = (*command, "kept", *small, "-o", "dropout", "--seeds", "2", "--jobs", "1")
+    first = gnndrop(*asked)
+    assert first.code == 0
     run = gnndrop("report", "kept")
     assert (run.code, run.out) == (2, "")
-    assert "needs a run of compare or bench, got one of gnndrop sweep in kept" in run.err
+    assert f"needs a run of compare or bench, got one of gnndrop {asked[0]} in kept" in run.err
+    assert run.err.count("\n") == 1
+    # The message holds the command that shows it: nothing runs again.
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "kept").glob("trials/*")}
+    again = gnndrop(*shlex.split(run.err.partition(" run this again: gnndrop ")[2]))
+    assert again == first
+    assert before == {p: p.stat().st_mtime_ns for p in (tmp_path / "kept").glob("trials/*")} != {}
+
+
+def test_comparisons_without_graphs_are_said_to_lack_them(gnndrop, path, tmp_path):
+    comparison = TEXT[: TEXT.index("[[published]]")].replace(
+        "csbm:nodes=60,classes=2,features=4", "citeseer"
+    )
+    (tmp_path / "tiny.toml").write_text(comparison + ASSESSMENT)
+    mirror = tmp_path / "mirror"
+    mirror.mkdir()
+    options = ("--jobs", "1", "--out", "kept", "--data-root", str(mirror))
+    assert gnndrop("bench", path, *options).code == 0
+    page = gnndrop("report", "kept")
+    assert (page.code, page.out) == (2, "")
+    start = (
+        "Error: a report needs a comparison with a finished trial, got none in kept: plain, cite"
+    )
+    assert page.err.startswith(start)
+    assert "0 of 0" not in page.err
+    assert "; read kept/worth/result.json" in page.err
+    assert page.err.count("\n") == 1
+
+
+def test_a_suite_that_has_just_begun_has_no_report(gnndrop, monkeypatch, path):
+    def interrupt(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("gnndrop.study.trial.fit", interrupt)
+    assert gnndrop("bench", path, "--jobs", "1", "--out", "kept").code == 130
+    page = gnndrop("report", "kept")
+    assert page.code == 2
+    assert "got none in kept: plain: no trial is finished; run its command again" in page.err
 
 
 @pytest.mark.parametrize(
     ("command", "module"),
     [
         (("bench", "quick"), "gnndrop.study.bench"),
+        (("compare",), "gnndrop.study.protocol"),
         (("sweep",), "gnndrop.study.sweep"),
         (("tune",), "gnndrop.study.tune"),
         (("uncertainty",), "gnndrop.study.uncertainty"),

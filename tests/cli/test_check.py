@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from gnndrop.cli import _plot
+from gnndrop.cli import _plot, _plot_file
 from gnndrop.operators import OPERATORS
 from gnndrop.testing import Check, ContractError
 from gnndrop.theory.measurement import Measurement
@@ -157,6 +157,7 @@ def test_the_entries_of_a_panel():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
+        ("-", "--plot needs a file of .png, .svg, .pdf, got "),
         ("theory.xls", "--plot needs a file of .png, .svg, .pdf, got "),
         ("missing/theory.png", "--plot needs a folder that exists, got "),
     ],
@@ -169,7 +170,7 @@ def test_a_figure_that_cannot_be_drawn(gnndrop, measured, tmp_path, name, messag
 
 
 def test_without_matplotlib(gnndrop, measured, tmp_path, monkeypatch):
-    monkeypatch.setattr(_plot, "find_spec", lambda name: None)
+    monkeypatch.setattr(_plot_file, "find_spec", lambda name: None)
     run = gnndrop("check", "--plot", str(tmp_path / "theory.png"))
     assert (run.code, run.out, measured) == (2, "", [])
     assert "which is not installed; pip install 'gnndrop[plot]'" in run.err

@@ -107,6 +107,7 @@ def test_options_reach_the_protocol(gnndrop):
         (["-o", "dropout", "-o", "dropout"], "once"),
         (["--rates", "1.5"], "rates must be in [0, 1], got 1.5"),
         (["--rates", "some"], "rates must be numbers"),
+        (["--rates", "0.1,"], "rates must be numbers"),
         (["--rates", "0.5", "-o", "dropout:p=0.5"], "leave p out"),
         (["--seeds", "0"], "seeds must be at least 1"),
         (["--seeds", "many"], "--seeds"),

@@ -44,6 +44,19 @@ def test_a_command_line_that_cannot_be_read_is_wrong_use(gnndrop, arguments):
     assert "Traceback" not in run.err
 
 
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [("compare", "--out"), ("sweep", "--out"), ("tune", "--out"), ("uncertainty", "--out-dir")],
+)
+def test_a_run_is_not_kept_in_stdout(gnndrop, monkeypatch, tmp_path, command, option):
+    monkeypatch.chdir(tmp_path)
+    run = gnndrop(command, option, "-")
+    assert (run.code, run.out) == (2, "")
+    message = f"Error: {option} must be a folder, got '-', which stands for stdout; give another\n"
+    assert run.err == message
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_version(gnndrop):
     assert gnndrop("--version") == (0, f"{importlib.metadata.version('gnndrop')}\n", "")
 

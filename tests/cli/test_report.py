@@ -45,6 +45,18 @@ def test_every_format(gnndrop, run, tmp_path):
     assert (folder / "report.html").read_text(encoding="utf-8") == first["html"]
 
 
+def test_a_dash_is_stdout(gnndrop, run, tmp_path, monkeypatch):
+    folder, _ = run
+    monkeypatch.chdir(tmp_path)
+    for name, suffix in (("html", "html"), ("md", "md"), ("latex", "tex"), ("csv", "csv")):
+        gnndrop("report", str(folder), "--format", name)
+        printed = gnndrop("report", str(folder), "--format", name, "--out", "-")
+        assert (printed.code, printed.err) == (0, "")
+        with (folder / f"report.{suffix}").open(encoding="utf-8", newline="") as file:
+            assert printed.out == file.read()
+    assert not (tmp_path / "-").exists()
+
+
 def test_an_unfinished_run(gnndrop, run):
     folder, _ = run
     for path in sorted((folder / "trials").iterdir())[:5]:

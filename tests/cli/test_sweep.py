@@ -81,6 +81,14 @@ def test_the_map_shows_each_gain_and_hatches_what_is_uncertain(gnndrop, tmp_path
     assert [patch.get_x() for patch in hatched] == uncertain
 
 
+def test_a_figure_that_cannot_be_written_leaves_the_result(gnndrop, tmp_path):
+    (tmp_path / "sweep.svg").mkdir()
+    run = gnndrop(*RATE, "--csv", "--plot", str(tmp_path / "sweep.svg"))
+    assert run.code == 2
+    assert run.err.startswith("Error: --plot must be writable, got: ")
+    assert [row["rate"] for row in csv.DictReader(io.StringIO(run.out))] == ["", "0.1", "0.5"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -95,6 +103,7 @@ def test_the_map_shows_each_gain_and_hatches_what_is_uncertain(gnndrop, tmp_path
         (["-o", "none"], "must have a rate p"),
         (["--json", "--csv"], "exclude each other"),
         (["--plot", "sweep.txt"], "--plot needs a file of"),
+        (["--plot", "-"], "--plot needs a file of"),
         (["--plot", "nowhere/sweep.png"], "--plot needs a folder"),
         (["--seeds", "0"], "seeds must be at least 1"),
         (["--jobs", "0"], "jobs must be at least 1"),

@@ -85,6 +85,16 @@ def test_nodes_are_written_whole(gnndrop, tmp_path):
     assert [path.name for path in tmp_path.glob("*.csv*")] == ["nodes.csv"]
 
 
+def test_nodes_to_stdout_stand_alone(gnndrop, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert gnndrop(*QUICK, "--out", "nodes.csv", "--out-dir", "run").code == 0
+    run = gnndrop(*QUICK, "--out", "-", "--out-dir", "run")
+    assert (run.code, run.err) == (0, "")
+    with (tmp_path / "nodes.csv").open(newline="") as file:
+        assert run.out == file.read()
+    assert not (tmp_path / "-").exists()
+
+
 def test_figures_are_drawn(gnndrop, tmp_path):
     pytest.importorskip("matplotlib")
     folder = tmp_path / "figures"
@@ -117,7 +127,7 @@ def test_a_checkpoint_is_one_model_without_an_ensemble(gnndrop, tmp_path):
     ("arguments", "code", "message"),
     [
         (["--samples", "1"], 2, "samples must be at least 2, got 1"),
-        (["-o", "none"], 2, "every operator must drop something"),
+        (["-o", "none"], 2, "operators must all drop something"),
         (["-o", "dropout:p=0"], 2, "the model must have a random site, got none"),
         (["-o", "drop-egde"], 2, "did you mean 'drop-edge'?"),
         (["-m", "gnc"], 2, "did you mean 'gcn'?"),
@@ -130,6 +140,8 @@ def test_a_checkpoint_is_one_model_without_an_ensemble(gnndrop, tmp_path):
         (["--epochs", "0"], 2, "epochs must be at least 1"),
         (["--device", "nonsense"], 2, "device must be"),
         (["--out", "nowhere/nodes.csv"], 2, "--out must be a file in a folder that exists"),
+        (["--plot", "-"], 2, "--plot must be a folder, got '-'"),
+        (["--json", "--out", "-"], 2, "--json and --out - exclude each other"),
         (["--plot", "pyproject.toml/figures"], 2, "--plot must be a folder"),
         (["--checkpoint", "nowhere.pt"], 4, "a checkpoint must be a file that can be read"),
         (["-d", "cora", "--data-root", "nowhere"], 4, "nowhere"),
