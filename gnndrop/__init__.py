@@ -106,46 +106,24 @@ __all__ = [
 
 __version__ = importlib.metadata.version("gnndrop")
 
-# The same names once more, by the module that defines them, for the import at first use.
-_HOMES = {
-    "MODELS": "gnndrop.models",
-    "OPERATORS": "gnndrop.operators",
-    "AlphaDropout": "gnndrop.operators",
-    "AttachError": "gnndrop.errors",
-    "Comparison": "gnndrop.study",
-    "ConcreteDropout": "gnndrop.operators",
-    "DataError": "gnndrop.errors",
-    "DivergedError": "gnndrop.errors",
-    "DropAgg": "gnndrop.operators",
-    "DropAttention": "gnndrop.operators",
-    "DropBlock": "gnndrop.operators",
-    "DropConnect": "gnndrop.operators",
-    "DropEdge": "gnndrop.operators",
-    "DropEdgePlus": "gnndrop.operators",
-    "DropFeature": "gnndrop.operators",
-    "DropKey": "gnndrop.operators",
-    "DropMessage": "gnndrop.operators",
-    "DropNode": "gnndrop.operators",
-    "DropPath": "gnndrop.operators",
-    "DropSens": "gnndrop.operators",
-    "Dropout": "gnndrop.operators",
-    "GaussianDropout": "gnndrop.operators",
-    "GnndropError": "gnndrop.errors",
-    "GraphDropConnect": "gnndrop.operators",
-    "LockedDropout": "gnndrop.operators",
-    "NoDrop": "gnndrop.operators",
-    "Operator": "gnndrop.operators",
-    "ParameterError": "gnndrop.errors",
-    "Prediction": "gnndrop.uncertainty",
-    "RemoveNode": "gnndrop.operators",
-    "SkipNode": "gnndrop.operators",
-    "TrainConfig": "gnndrop.config",
-    "UnknownNameError": "gnndrop.errors",
-    "attach": "gnndrop.attach",
-    "compare": "gnndrop.study",
-    "fit": "gnndrop.training",
-    "mc_predict": "gnndrop.uncertainty",
+# What is no operator, by the module that defines it.
+_ELSEWHERE = {
+    "MODELS": "models",
+    "AttachError": "errors",
+    "Comparison": "study",
+    "DataError": "errors",
+    "DivergedError": "errors",
+    "GnndropError": "errors",
+    "ParameterError": "errors",
+    "Prediction": "uncertainty",
+    "TrainConfig": "config",
+    "UnknownNameError": "errors",
+    "attach": "attach",
+    "compare": "study",
+    "fit": "training",
+    "mc_predict": "uncertainty",
 }
+_HOMES = {name: f"gnndrop.{_ELSEWHERE.get(name, 'operators')}" for name in __all__}  # at first use
 
 
 def __getattr__(name: str) -> object:

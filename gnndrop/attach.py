@@ -90,6 +90,7 @@ class Attachment:
         self._hooks.clear()
         for site in self._sites:
             site.uninstall()
+            vars(site.operator).pop("num_layers", None)
         self._sites.clear()
         if self._home._modules.get(self._name) is self.operator:
             delattr(self._home, self._name)
@@ -168,7 +169,7 @@ def attach(
         Attachment('drop-edge:p=0.3', layers=['convs.0', 'convs.1'])
     """
     operator = make_operator(operator)
-    if any(operator is module for module in model.modules()):
+    if not set(model.modules()).isdisjoint(operator.modules()):
         raise AttachError("an operator must be attached once, got one that the model holds already")
     if operator.site == "none":
         return Attachment(model, operator, [])
@@ -245,10 +246,13 @@ def _layers(model: nn.Module, operator: Operator, wanted: list[str] | None) -> d
     if operator.site == "paths":
         found = found if _brings_shortcuts(operator) else _branches(model, operator)
     is_anywhere = operator.site in ("features", "weights")
-    listed = list(getattr(model, "feature_layers", ()))
+    listed = _listed(model, "feature_layers")
     on_features = operator.site == "features" and not getattr(operator, "needs_graph", False)
     if listed and (on_features or (not found and is_anywhere)):
-        found = {name: module for name, module in model.named_modules() if module in listed}
+        listing = [one for one in model.modules() if hasattr(one, "feature_layers")]
+        inside = {part for one in listing for part in one.modules()}
+        chosen = {*listed, *(layer for layer in found.values() if layer not in inside)}
+        found = {name: module for name, module in model.named_modules() if module in chosen}
     if wanted == []:
         raise AttachError(f"layers must name one at least, {did_you_mean('', list(found))}")
     for name in wanted or ():
@@ -272,10 +276,14 @@ def _brings_shortcuts(operator: Operator) -> bool:
     return bool(getattr(operator, "needs_input", False))
 
 
+def _listed(model: nn.Module, attribute: str) -> list[nn.Module]:
+    """Return what a model, or models inside of it, list under a name."""
+    return [one for module in model.modules() for one in getattr(module, attribute, ())]
+
+
 def _branches(model: nn.Module, operator: Operator) -> dict[str, nn.Module]:
     """Return the modules whose outputs are a model's residual branches, in order."""
-    modules = list(model.modules())
-    branches = [one for module in modules for one in getattr(module, "residual_branches", ())]
+    branches = _listed(model, "residual_branches")
     if not branches:
         raise AttachError(
             f"{operator.name} needs a model that lists its residual_branches, as those of "
@@ -366,6 +374,15 @@ class _FeatureSite(_Site):
                 f"{self.operator.name} needs a layer with an argument 'edge_index', "
                 f"got {type(self.layer).__name__} at {name!r}"
             )
+
+    def install(self) -> list[RemovableHandle]:
+        if hasattr(self.operator, "precede"):  # one that regularizes the weights behind it
+            self.operator.precede(self.number, *_input_maps(self.layer))
+        return super().install()
+
+    def uninstall(self) -> None:
+        if hasattr(self.operator, "precede"):
+            self.operator.precede(self.number)
 
     def transform(self, arguments: dict[str, Any]) -> None:
         name = self.argument if self.argument in arguments else next(iter(arguments))
@@ -790,6 +807,20 @@ def _keeps_width(layer: Any) -> bool:
     before, after = (getattr(layer, f"{end}_channels", None) for end in ("in", "out"))
     heads = getattr(layer, "heads", 1) if getattr(layer, "concat", False) else 1
     return not (isinstance(before, int) and isinstance(after, int)) or before == heads * after
+
+
+def _input_maps(layer: nn.Module) -> list[nn.Module]:
+    """Return the linear maps of a layer's input, as far as it is one or holds them itself."""
+    if isinstance(layer, nn.Linear | Linear):
+        return [layer]
+    width = getattr(layer, "in_channels", None)
+    widths = width if isinstance(width, tuple) else (width,)
+    return [
+        one
+        for name, one in layer.named_children()
+        if isinstance(one, nn.Linear | Linear) and name != "lin_edge"  # that of attributes
+        if getattr(one, "in_features", getattr(one, "in_channels", None)) in widths
+    ]
 
 
 def _check_undecomposed(layer: Any, name: str) -> None:

@@ -1,7 +1,8 @@
 """The attention of PyG's GATConv, computed by the kernels.
 
-An `Attention` stands in for the method `edge_updater` of one layer, a `SelfLoops` for its method
-`forward`: it remembers the graph with the self-loops that the layer would add at every call.
+An `Attention` stands in for the method `edge_updater` of one layer, an `AttentiveForward` for its
+method `forward`: it remembers the graph with the self-loops that the layer would add at every call,
+and computes the scores of all heads by one product.
 """
 
 import inspect
@@ -11,12 +12,12 @@ import torch
 import torch.nn.functional as F
 import torch_geometric.nn as pyg
 from torch import Tensor, nn
-from torch_geometric.utils import add_self_loops, remove_self_loops
 
 from gnndrop.compilation import eager
-from gnndrop.graph import Graph, Memo, plain
+from gnndrop.graph import plain
 from gnndrop.kernels import attention, masked_multiply
 from gnndrop.masks import Mask
+from gnndrop.prepared import Prepared
 
 ATTENTIVE = (pyg.GATConv,)
 
@@ -54,8 +55,9 @@ class EdgeMasks(Protocol):
     def attention_sources(self) -> list[AttentionSource]:
         """What masks the attention."""
 
-    def prepare(self, edge_index: Tensor, num_sources: int, num_targets: int) -> Graph:
-        """Return the graph of the messages."""
+    @property
+    def prepared(self) -> Prepared:
+        """What is derived of the graph."""
 
 
 class Attention:
@@ -82,7 +84,7 @@ class Attention:
             general: Tensor = type(layer).edge_updater(layer, edge_index, size=size, **arguments)
             return general
         source, target = alpha
-        graph = self.propagation.prepare(plain(edge_index), source.size(0), target.size(0))
+        graph = self.propagation.prepared.graph(plain(edge_index), len(source), len(target))
         masks = (edge_mask or ())[:3]
         for dropping in self._sources:
             if dropping.before_softmax:
@@ -113,17 +115,18 @@ class Attention:
         )
 
 
-class SelfLoops:
+class AttentiveForward:
     """Stands in for `layer.forward` of a GATConv.
 
     Args:
         layer: the layer.
+        propagation: that of the layer.
     """
 
-    def __init__(self, layer: nn.Module) -> None:
+    def __init__(self, layer: nn.Module, propagation: EdgeMasks) -> None:
         self.layer: Any = layer
+        self.propagation = propagation
         self.__signature__ = inspect.signature(layer.forward)
-        self._prepare = Memo(_looped)
 
     @eager
     def __call__(self, x: Any, edge_index: Any, *args: Any, **kwargs: Any) -> Any:
@@ -139,20 +142,34 @@ class SelfLoops:
         )
         if not is_ours:
             return type(layer).forward(layer, x, edge_index, *args, **kwargs)
+        looped = self.propagation.prepared.looped(edge_index, x.size(0))
+        is_usual = not kwargs and layer.lin is not None and layer.res is None
+        if is_usual and self.propagation.is_fused:
+            return self._attend(x, looped)
         layer.__dict__["add_self_loops"] = False
         try:
-            looped = self._prepare(edge_index, x.size(0))
             return type(layer).forward(layer, x, looped, **kwargs)
         finally:
             layer.__dict__["add_self_loops"] = True
+
+    def _attend(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        """Do what GATConv does, without its N x H x C products of nodes and attention vectors."""
+        layer = self.layer
+        h = layer.lin(x)
+        both = torch.stack([layer.att_src[0], layer.att_dst[0]])
+        scores = (h @ _by_head(both)).view(-1, 2, layer.heads).unbind(1)
+        alpha = layer.edge_updater(edge_index, alpha=scores, edge_attr=None)
+        h = h.view(-1, layer.heads, layer.out_channels)
+        out: Tensor = layer.propagate(edge_index, x=(h, h), alpha=alpha)
+        out = out.flatten(1) if layer.concat else out.mean(1)
+        return out if layer.bias is None else out + layer.bias
 
 
 _HOOKS = ("pre_hook", "hook")
 
 
-def _looped(edge_index: Tensor, num_nodes: int) -> Tensor:
-    """Replace all self-loops by one for each node, as GATConv does."""
-    edges, _ = remove_self_loops(edge_index)
-    looped: Tensor
-    looped, _ = add_self_loops(edges, num_nodes=num_nodes)
-    return looped
+def _by_head(vectors: Tensor) -> Tensor:
+    """Turn K vectors of every head, (K, H, C), into the matrix H C x K H that gives all scores."""
+    heads = vectors.size(1)
+    is_own = torch.eye(heads, dtype=vectors.dtype, device=vectors.device)
+    return (vectors[..., None] * is_own[:, None]).permute(1, 2, 0, 3).flatten(2).flatten(0, 1)

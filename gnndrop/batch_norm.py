@@ -79,7 +79,8 @@ def variance_shift(x: Tensor, p: float, weight: Tensor | None = None) -> Tensor:
     """
     if check_rate(p) == 1:
         raise ParameterError("p must be below 1 for variance to be left in training, got 1")
-    weight = torch.eye(x.size(1), dtype=x.dtype) if weight is None else weight
+    if weight is None:
+        weight = torch.eye(x.size(1), dtype=x.dtype, device=x.device)
     clean = (x @ weight.T).var(0)
     noise = p * inverse_scale(p) * weight**2 @ (x**2).mean(0)
     return clean / (clean + noise)

@@ -4,10 +4,11 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from gnndrop.errors import ParameterError
@@ -45,6 +46,12 @@ class Compressed:
     def ends(self) -> Tensor:
         """Shape (rows,): where the edges of every row end."""
         return self.pointer[1:] if self.stops is None else self.stops
+
+    @cached_property
+    def arrays(self) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+        """Pointer, others and order as arrays, for the CPU; an empty order for None."""
+        order = torch.empty(0, dtype=torch.int64) if self.order is None else self.order
+        return self.pointer.numpy(), self.other.numpy(), order.numpy()
 
     def arrange(self, values: Tensor) -> Tensor:
         """Return values of shape (E, ...), given in the order of `edge_index`, in this one."""
@@ -334,8 +341,11 @@ def _versions(arguments: tuple[object, ...]) -> list[int]:
 def _same(known: object, argument: object) -> bool:
     if known is argument:
         return True
+    if type(known) is not type(argument):
+        return False
     if not (isinstance(known, Tensor) and isinstance(argument, Tensor)):
-        return type(known) is type(argument) and not isinstance(known, Tensor) and known == argument
+        return known == argument
+    known, argument = plain(known), plain(argument)  # a wrapper has no memory of its own
     return (
         known.shape == argument.shape
         and known.device == argument.device

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import Data
 
+from gnndrop.errors import ParameterError
 from gnndrop.graph import csr_matrix
 
 # Below this share of stored entries a sparse product is cheaper than a dense one.
@@ -21,13 +22,22 @@ def prepare_inputs(model: nn.Module, data: Data, normalize: bool = True) -> tupl
         data: the graph; it is not changed.
         normalize: scale the rows of bag-of-words features to sum one.
 
+    Raises:
+        ParameterError: if the data has no floating features.
+
     Example:
         >>> x = torch.tensor([[1.0, 1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0, 0.0]])
         >>> data = Data(x=x, edge_index=torch.empty(2, 0, dtype=torch.int64))
         >>> prepare_inputs(nn.Linear(5, 2), data)[0][0].tolist()
         [0.5, 0.5, 0.0, 0.0, 0.0]
     """
-    x = prepare_features(model, data.x, normalize)
+    x = data.x
+    if x is None or not x.is_floating_point():
+        got = "none" if x is None else x.dtype
+        raise ParameterError(
+            f"the features x must be floating, got {got}; set data.x, as by data.x.float()"
+        )
+    x = prepare_features(model, x, normalize)
     weight = data.get("edge_weight")
     return (x, data.edge_index) if weight is None else (x, data.edge_index, weight)
 
@@ -45,12 +55,8 @@ def prepare_features(model: nn.Module, x: Tensor, normalize: bool) -> Tensor:
     is_bag_of_words = density < 0.5 and float(x.min()) >= 0
     sums = x.sum(1).clamp(min=torch.finfo(x.dtype).tiny)
     if getattr(model, "takes_sparse", False) and density < SPARSE_DENSITY:
-        x = _gather(x, places)
-        if normalize and is_bag_of_words:
-            x = _divide_rows(x, sums)
-    elif normalize and is_bag_of_words:
-        x = x / sums[:, None]
-    return x
+        return _gather(x, places, sums if normalize and is_bag_of_words else None)
+    return x / sums[:, None] if normalize and is_bag_of_words else x
 
 
 def _nonzero(x: Tensor) -> Tensor:
@@ -61,17 +67,12 @@ def _nonzero(x: Tensor) -> Tensor:
     return stored.nonzero()[:, 0]
 
 
-def _gather(x: Tensor, places: Tensor) -> Tensor:
+def _gather(x: Tensor, places: Tensor, divisors: Tensor | None) -> Tensor:
     """Return a CSR matrix with indices of 32 bits, since kernels wait for memory."""
     rows, width = x.shape
     starts = torch.arange(rows + 1, device=x.device) * width
     pointer = torch.searchsorted(places, starts).int()
-    return csr_matrix(pointer, (places % width).int(), x.flatten()[places], x.shape)
-
-
-def _divide_rows(x: Tensor, divisors: Tensor) -> Tensor:
-    pointer = x.crow_indices()
-    values = x.values() / divisors.repeat_interleave(pointer.diff())
-    return torch.sparse_csr_tensor(
-        pointer, x.col_indices(), values, x.shape, check_invariants=False
-    )
+    values = x.flatten()[places]
+    if divisors is not None:
+        values = values / divisors.repeat_interleave(pointer.diff())
+    return csr_matrix(pointer, (places % width).int(), values, x.shape)

@@ -94,7 +94,7 @@ def check_rate(p: object) -> float:
     """
     if type(p) is not bool and isinstance(p, Real) and 0 <= float(p) <= 1:
         return float(p)
-    raise ParameterError(f"p must be in [0, 1], got {p}")
+    raise ParameterError(f"p must be in [0, 1], got {p!r}")
 
 
 def inverse_scale(p: float) -> float:
@@ -252,8 +252,10 @@ def spread(mask: Mask, rows: Tensor, blocks: Tensor) -> tuple[Tensor, Mask]:
     return (rows ^ shifts if mask.by_row else shifts), replace(mask, by_row=True, keys=())
 
 
-def spread_rows(mask: Mask, count: int, rows: Tensor | None = None) -> tuple[Tensor, Mask]:
-    """Return what `spread` does for blocks of equally many rows, numbered from 0.
+def spread_rows(
+    mask: Mask, count: int, rows: Tensor | None = None, device: torch.device | None = None
+) -> tuple[Tensor, Mask]:
+    """Return what `spread` does for blocks of equally many rows, numbered from 0, on a device.
 
     Raises:
         ParameterError: if the blocks do not have equally many rows, or rows have coordinates of
@@ -270,7 +272,8 @@ def spread_rows(mask: Mask, count: int, rows: Tensor | None = None) -> tuple[Ten
             + (" with coordinates" if rows is not None else "")
         )
     size = count // copies
-    coordinates, single = spread(mask, torch.arange(size), torch.arange(copies)[:, None])
+    numbers, blocks = torch.arange(size, device=device), torch.arange(copies, device=device)
+    coordinates, single = spread(mask, numbers, blocks[:, None])
     return coordinates.expand(copies, size).flatten(), single
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from gnndrop.errors import ParameterError
 from gnndrop.graph import Memo, csr_pattern
-from gnndrop.kernels import sparse_matmul
+from gnndrop.kernels import aggregate
 from gnndrop.registry import Registry
 
 Norm = Literal["none", "batch", "layer"]
@@ -51,7 +51,7 @@ class Linear(pyg.Linear):  # type: ignore[misc]  # PyG publishes no types
             result: Tensor = super().forward(x)
             return result
         pattern = self._prepare(x.crow_indices(), x.col_indices(), x.size(1))
-        product = sparse_matmul(pattern, x.values(), self.weight.t())
+        product = aggregate(pattern, self.weight.t(), x.values())
         return product if self.bias is None else product + self.bias
 
 

@@ -18,14 +18,13 @@ import torch
 import torch_geometric.nn as pyg
 from torch import Tensor, nn
 from torch_geometric import EdgeIndex
-from torch_geometric.nn.conv.gcn_conv import gcn_norm
-from torch_geometric.utils import add_remaining_self_loops
 
-from gnndrop.attention import ATTENTIVE, Attention, AttentionSource, SelfLoops
+from gnndrop.attention import ATTENTIVE, Attention, AttentionSource, AttentiveForward
 from gnndrop.compilation import eager
-from gnndrop.graph import Graph, Memo, plain
+from gnndrop.graph import Graph, plain
 from gnndrop.kernels import Kept, aggregate, aggregate_kept
 from gnndrop.masks import Mask
+from gnndrop.prepared import Prepared
 
 # The argument of `propagate` that multiplies the messages of each supported layer, by exact type:
 # a subclass may compute other messages.
@@ -97,7 +96,7 @@ class Propagation:
         self.sources: list[MaskSource] = []
         self.attention_sources: list[AttentionSource] = []
         self.users = self.accelerations = 0
-        self.prepare = Memo(Graph)
+        self.prepared = Prepared()
         self._hooks = [getattr(layer, f"_{kind}_hooks") for kind in _HOOKS]
         self.edge_mask: EdgeMask | None = None
         self.forget()
@@ -113,7 +112,7 @@ class Propagation:
             )
             return general
         x_source, num_targets = _ends(arguments["x"])
-        graph = self.prepare(plain(edge_index), x_source.size(0), num_targets)
+        graph = self.prepared.graph(plain(edge_index), len(x_source), num_targets)
         name = FACTORS[type(self.layer)]
         weight = None if name is None else arguments[name]
         mask = None
@@ -183,14 +182,15 @@ class Propagation:
         x, num_targets = _ends(arguments["x"])
         weight = arguments.get("edge_weight")
         if self._kept is None or self._kept.dtype != x.dtype:  # steps of one call share it
-            graph = self.prepare(plain(edge_index), len(x), num_targets)
+            graph = self.prepared.graph(plain(edge_index), len(x), num_targets)
             mask, symmetric, protected, chosen = edge_mask
             self._kept = Kept(graph, mask, symmetric, protected, weight, x.dtype, chosen)
         kept, left, right = self._kept, None, None
         if self.normalizes:
             left = right = kept.inverse_degree(is_root=True)
-        elif self.layer.aggr == "mean":
-            left = kept.inverse_degree(is_root=False)
+        if self.layer.aggr == "mean":
+            mean = kept.inverse_degree(is_root=False)
+            left = mean if left is None else left * mean
         return aggregate_kept(kept, x, left, right)
 
     @property
@@ -248,13 +248,13 @@ class Normalization:
 
     Args:
         layer: the layer.
+        propagation: that of the layer.
     """
 
-    def __init__(self, layer: nn.Module) -> None:
+    def __init__(self, layer: nn.Module, propagation: Propagation) -> None:
         self.layer: Any = layer
+        self.propagation = propagation
         self.__signature__ = inspect.signature(layer.forward)
-        self._normalize = Memo(gcn_norm)
-        self._add_loops = Memo(add_remaining_self_loops)
 
     @eager
     def __call__(self, x: Tensor, edge_index: Any, edge_weight: Tensor | None = None) -> Tensor:
@@ -271,13 +271,13 @@ class Normalization:
         if not is_ours:
             general: Tensor = type(layer).forward(layer, x, edge_index, edge_weight)
             return general
-        propagation = layer.__dict__.get("propagate")
-        if isinstance(propagation, Propagation) and propagation.edge_mask is not None:
-            graph = self._looped(propagation, x, edge_index, edge_weight)
+        if self.propagation.edge_mask is not None:
+            graph = self._looped(self.propagation.edge_mask, x, edge_index, edge_weight)
         else:
             improved = getattr(layer, "improved", False)
             rest = improved, layer.add_self_loops, layer.flow, x.dtype
-            graph = self._normalize(edge_index, edge_weight, x.size(layer.node_dim), *rest)
+            num_nodes = x.size(layer.node_dim)
+            graph = self.propagation.prepared.normalized(edge_index, edge_weight, num_nodes, *rest)
         if isinstance(layer, pyg.GCNConv):
             return self._convolve(x, *graph)
         state = layer.__dict__  # the attribute itself: a module looks at what is set on it
@@ -294,24 +294,22 @@ class Normalization:
         out: Tensor = layer.propagate(edge_index, x=layer.lin(x), edge_weight=edge_weight)
         if layer.bias is None:
             return out
-        propagation = layer.__dict__.get("propagate")
-        is_ours_alone = isinstance(propagation, Propagation) and propagation.is_fused
-        return out.add_(layer.bias) if is_ours_alone else out + layer.bias
+        return out.add_(layer.bias) if self.propagation.is_fused else out + layer.bias
 
     def _looped(
-        self, propagation: Propagation, x: Tensor, edge_index: Any, edge_weight: Tensor | None
+        self, edge_mask: EdgeMask, x: Tensor, edge_index: Any, edge_weight: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
         """Return the graph before its normalization, which follows the kept edges."""
-        layer, edge_mask = self.layer, propagation.edge_mask
+        layer, propagation, num_nodes = self.layer, self.propagation, x.size(self.layer.node_dim)
         propagation.normalizes = True
         if not layer.add_self_loops:
             return edge_index, edge_weight
-        propagation.edge_mask = edge_mask and edge_mask.looped(edge_index, x.size(layer.node_dim))
+        propagation.edge_mask = edge_mask.looped(edge_index, num_nodes)
         fill = 2.0 if getattr(layer, "improved", False) else 1.0
-        looped: tuple[Tensor, Tensor | None] = self._add_loops(
-            edge_index, edge_weight, fill, x.size(layer.node_dim)
+        graph: tuple[Tensor, Tensor | None] = propagation.prepared.completed(
+            edge_index, edge_weight, fill, num_nodes
         )
-        return looped
+        return graph
 
 
 _HOOKS = (
@@ -353,9 +351,12 @@ def acquire(layer: nn.Module) -> Propagation | None:
 def _substitutes(layer: nn.Module, propagation: Propagation) -> dict[str, object]:
     """Return what stands in for a layer's other methods."""
     if isinstance(layer, NORMALIZING):
-        return {"forward": Normalization(layer)}
+        return {"forward": Normalization(layer, propagation)}
     if isinstance(layer, ATTENTIVE):
-        return {"forward": SelfLoops(layer), "edge_updater": Attention(layer, propagation)}
+        return {
+            "forward": AttentiveForward(layer, propagation),
+            "edge_updater": Attention(layer, propagation),
+        }
     return {}
 
 
@@ -368,7 +369,7 @@ def release(propagation: Propagation) -> None:
     if attributes.get("propagate") is propagation:  # PyG's `explain` puts its own there
         del attributes["propagate"]
     for name in ("forward", "edge_updater"):
-        if isinstance(attributes.get(name), Normalization | SelfLoops | Attention):
+        if isinstance(attributes.get(name), Normalization | AttentiveForward | Attention):
             del attributes[name]
 
 
@@ -385,8 +386,10 @@ def accelerate(model: nn.Module) -> Iterator[None]:
         True
     """
     acquired = [propagation for layer in model.modules() if (propagation := acquire(layer))]
+    prepared = Prepared(4 * len(acquired))  # most layers see the same graph
     for propagation in acquired:
         propagation.accelerations += 1
+        propagation.prepared = prepared
     try:
         yield
     finally:

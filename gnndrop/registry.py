@@ -172,12 +172,12 @@ class Registry(Mapping[str, Factory], Generic[Factory]):
 
     def _load(self) -> dict[str, Factory]:
         if not self._loaded:
-            self._loaded = True
-            importlib.import_module(self.module)
+            importlib.import_module(self.module)  # where it fails, the next look-up tries again
+            self._loaded = True  # before the plug-ins, which may look names up
             for entry_point in importlib.metadata.entry_points(group=self.group):
                 try:
                     factory = entry_point.load()
-                    if entry_point.name not in self._entries:
+                    if self._entries.get(entry_point.name) is not factory:
                         self.register(entry_point.name)(factory)
                 except Exception as error:  # a stranger's import may raise anything
                     self.broken[entry_point.name] = f"{type(error).__name__}: {error}"

@@ -20,6 +20,7 @@ from gnndrop.attach import Attachment, attach
 from gnndrop.errors import AttachError, GnndropError
 from gnndrop.graph import Graph, to_csr
 from gnndrop.operators import (
+    Combined,
     DropEdge,
     DropMessage,
     Dropout,
@@ -976,6 +977,21 @@ def test_sparse_features(name: str, spec: str) -> None:
     assert not torch.allclose(outs[0], model(x, edge_index))
 
 
+@pytest.mark.parametrize("layout", ["plain", "tuned"])
+@pytest.mark.parametrize("kind", [models.MLP, models.GCN])
+def test_layers_are_listed_by_a_model_inside_of_another(kind: Any, layout: Any) -> None:
+    class Wrapper(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = kind(4, 8, 3, layout=layout)
+            self.outer = pyg.SAGEConv(3, 3)
+
+    model = Wrapper()
+    names = attach(model.inner, "dropout").layers
+    expected = (*(f"inner.{name}" for name in names), "outer")
+    assert attach(model, "drop-feature").layers == expected
+
+
 def test_the_mlp_drops_at_every_linear_layer() -> None:
     model = models.MLP(F, 8, 3).double()
     x = features()
@@ -1028,6 +1044,13 @@ def test_refused_models(spec: str) -> None:
     )
     refused(PYG_MODELS["GCN"](), spec, "no layer 'convs'", layers=["convs"])
     refused(PYG_MODELS["GCN"](), spec, "layers must name one at least", layers=[])
+
+
+def test_a_part_is_attached_once() -> None:
+    model, part = pyg.GCN(F, 4, 2, 3), Dropout()
+    attach(model, part)
+    with pytest.raises(AttachError, match="must be attached once"):
+        attach(model, Combined([part, "drop-edge"]))
 
 
 def test_refused_operators() -> None:

@@ -376,6 +376,11 @@ def test_blocks_have_the_coins_of_their_own_keys(by_row: bool, by_column: bool) 
         assert torch.equal(found[7 * block : 7 * (block + 1)], expected)
 
 
+def test_blocks_lie_where_they_are_asked_for() -> None:
+    rows, _ = spread_rows(Mask(key=0, p=0.5, keys=(0, 1)), 4, device=torch.device("meta"))
+    assert rows.device.type == "meta"
+
+
 def test_blocks_must_have_equally_many_rows() -> None:
     with pytest.raises(ParameterError, match="2 samples at once need as many blocks"):
         spread_rows(Mask(key=0, p=0.5, keys=(0, 1)), 3)

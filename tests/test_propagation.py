@@ -9,7 +9,7 @@ import torch_geometric.nn as pyg
 from torch import Tensor, nn
 from torch_geometric import EdgeIndex
 
-from gnndrop import propagation
+from gnndrop import prepared, propagation
 from gnndrop.errors import ParameterError
 from gnndrop.propagation import Propagation, accelerate
 
@@ -429,13 +429,24 @@ def test_training_follows_evaluation_in_inference_mode(name: str) -> None:
 
 def test_a_normalized_graph_is_computed_once(monkeypatch) -> None:
     calls = []
-    real = propagation.gcn_norm
-    monkeypatch.setattr(propagation, "gcn_norm", lambda *a: calls.append(1) or real(*a))
+    real = prepared.gcn_norm
+    monkeypatch.setattr(prepared, "gcn_norm", lambda *a: calls.append(1) or real(*a))
     model, x, graph = pyg.GCN(F, 8, 2, C).double(), features(), edges()
     with accelerate(model):
         for _ in range(5):
             model(x, graph)
-    assert len(calls) == 2  # once in each layer
+    assert len(calls) == 1  # for both layers
+
+
+@pytest.mark.parametrize("name", ["gcn", "gat", "appnp", "sage"])
+def test_another_graph_of_the_same_size_is_another(name: str) -> None:
+    """A wrapper's address in memory is 0, whatever it wraps."""
+    graphs = [EdgeIndex(edges(), sparse_size=(N, N)) for _ in range(2)]
+    layer, x = ALL[name]().double(), features()
+    plain = [layer(x, graph) for graph in graphs]
+    with accelerate(layer):
+        for graph, expected in zip(graphs, plain, strict=True):
+            torch.testing.assert_close(layer(x, graph), expected, rtol=1e-12, atol=1e-12)
 
 
 # --- traces -------------------------------------------------------------------------------------

@@ -24,7 +24,6 @@ __all__ = [
     "attention",
     "masked_multiply",
     "masked_multiply_sparse",
-    "sparse_matmul",
 ]
 
 
@@ -66,7 +65,7 @@ def masked_multiply(
         )
     _check_columns(x, mask)
     if mask.keys:
-        rows, mask = spread_rows(mask, len(x), rows)
+        rows, mask = spread_rows(mask, len(x), rows, x.device)
     return call(_Multiply, x, rows, mask, shift, dropped)
 
 
@@ -89,7 +88,7 @@ def masked_multiply_sparse(x: Tensor, mask: Mask) -> Tensor:
     _check_columns(x, mask)
     pointer, columns, rows = x.crow_indices(), x.col_indices(), None
     if mask.keys:
-        rows, mask = spread_rows(mask, len(x))
+        rows, mask = spread_rows(mask, len(x), device=x.device)
     values = call(_MultiplyCsr, x.values(), pointer, columns, rows, mask)
     return torch.sparse_csr_tensor(pointer, columns, values, x.shape, check_invariants=False)
 
@@ -127,25 +126,6 @@ def aggregate(
         weight = weight[:, None]
     _check_shapes(graph, x, weight)
     return call(_Aggregate, x, weight, _Edges(graph, mask, symmetric))
-
-
-def sparse_matmul(pattern: Graph, values: Tensor, dense: Tensor) -> Tensor:
-    """Multiply a sparse matrix by a dense one, with the transpose prepared for the derivatives.
-
-    Args:
-        pattern: the positions of the entries as a graph: columns are its sources, rows its targets.
-        values: shape (n,), the entries in the order of the pattern's edges.
-        dense: shape (num_columns, C).
-
-    Returns:
-        Shape (num_rows, C), differentiable by `values` and `dense` to any order.
-
-    Example:
-        >>> pattern = Graph(torch.tensor([[1], [0]]), num_sources=2, num_targets=2)
-        >>> sparse_matmul(pattern, torch.tensor([3.0]), torch.eye(2)).tolist()
-        [[0.0, 3.0], [0.0, 0.0]]
-    """
-    return aggregate(pattern, dense.contiguous(), values)
 
 
 def _check_columns(x: Tensor, mask: Mask) -> None:

@@ -23,12 +23,9 @@ from gnndrop.graph import Compressed, to_csr
 from gnndrop.kernels import _compiled, reference
 from gnndrop.masks import HALF, Mask, column_words, gaussian_deviation
 
-DTYPES = (torch.float32, torch.float64)
 # Entries below which a second thread costs more than it saves.
 GRAIN = 1 << 20
 PARTS_PER_THREAD = 8
-# Entries from which our own plain product is the faster one.
-LARGE = 1 << 23
 NONE = np.empty(0, dtype=np.int64)
 HAS_MKL = bool(torch.backends.mkl.is_available())  # type: ignore[no-untyped-call]  # in torch
 to_csr(torch.ones(1, 1))  # has torch's remark that CSR is in beta said here, unheard
@@ -78,7 +75,7 @@ def list_kept(
     chosen = torch.empty(0, dtype=torch.bool) if chosen is None else chosen
     coins = (_array(chosen), np.uint64(mask.key), np.uint64(mask.threshold))
     listing = (other.numpy(), _vector(weight, factors), factors.numpy(), ends.numpy())
-    arguments = (*_arrays(rows), _array(places), *coins, protect_self_loops, scale, *listing)
+    arguments = (*rows.arrays, _array(places), *coins, protect_self_loops, scale, *listing)
     _share(_compiled.list_kept, arguments, _balanced(rows, 4))
     return Compressed(rows.pointer, other, None, ends), factors if has_factors else None
 
@@ -89,7 +86,7 @@ def inverse_degrees(
     """See `gnndrop.kernels.reference.inverse_degrees`."""
     out = torch.empty(rows.num_rows, dtype=dtype)
     arguments = (
-        _array(rows.pointer),
+        rows.arrays[0],
         _array(rows.ends),
         _vector(weight, out),
         is_root,
@@ -118,11 +115,11 @@ def aggregate(
     if mask is not None and mask.drops_all:
         return x.new_zeros(rows.num_rows, x.size(1))
     is_plain = not has_heads and all(one is None for one in (mask, left, right, rows.stops))
-    if is_plain and rows.other.size(0) * x.size(1) < LARGE and HAS_MKL:
+    if is_plain and HAS_MKL:
         return _library_product(rows, x, weight)
     out = x.new_empty(rows.num_rows, x.size(1))
     if mask is None and not has_heads:
-        pointer, *others = _arrays(rows)
+        pointer, *others = rows.arrays
         factors = (_vector(weight, x), _vector(left, x), _vector(right, x))
         kernel: Callable[..., None] = _compiled.aggregate
         arguments: tuple[object, ...] = pointer, _array(rows.ends), *others, _array(x), *factors
@@ -130,7 +127,7 @@ def aggregate(
         kernel = _compiled.aggregate_masked if has_heads else _compiled.aggregate_messages
         weights = _array(weight) if has_heads else _vector(weight, x)
         coins = _edge_coins(places, mask, x.size(1), x.dtype)
-        arguments = *_arrays(rows), _array(x), weights, *coins
+        arguments = *rows.arrays, _array(x), weights, *coins
     _share(kernel, (*arguments, out.numpy()), _balanced(rows, x.size(1)))
     return out
 
@@ -148,7 +145,7 @@ def edge_products(
         return x.new_zeros(rows.other.size(0), heads)
     out = x.new_empty(rows.other.size(0), heads)
     coins = _edge_coins(places, mask, x.size(1), x.dtype)
-    arguments = (*_arrays(rows), _array(x), _array(y), heads, *coins, out.numpy())
+    arguments = (*rows.arrays, _array(x), _array(y), heads, *coins, out.numpy())
     _share(_compiled.edge_products, arguments, _balanced(rows, x.size(1)))
     return out
 
@@ -250,7 +247,7 @@ def attention(
     out = source.new_empty(rows.other.size(0), heads)
     coins, key, _, by_row, by_column, _, words = _edge_coins(places, mask, heads, source.dtype)
     threshold = np.uint64(mask.threshold if mask else 0)  # wide enough for the rate one
-    graph = _arrays(rows)
+    graph = rows.arrays
     scores = (_array(source), _array(target), out.numpy().dtype.type(slope))
     masked = (coins, key, threshold, by_row, by_column, protect_self_loops, words)
     bounds = _balanced(rows, 4 * heads)
@@ -273,17 +270,17 @@ def attention_derivative(
     edges, targets, sources = (torch.empty_like(like) for like in (alpha, target, source))
     scores = (_array(source), _array(target), edges.numpy().dtype.type(slope))
     values = (_array(alpha), _array(gradient), edges.numpy(), targets.numpy())
-    arguments = (*_arrays(by_target), *scores, *values)
+    arguments = (*by_target.arrays, *scores, *values)
     bounds = _balanced(by_target, 4 * source.size(1))
     _share(_compiled.attention_derivative, arguments, bounds)
-    pointer, _, order = _arrays(by_source)
+    pointer, _, order = by_source.arrays
     arguments = (pointer, order, edges.numpy(), sources.numpy())
     _share(_compiled.sum_edges, arguments, _balanced(by_source, source.size(1)))
     return sources, targets
 
 
 def _library_product(rows: Compressed, x: Tensor, weight: Tensor | None) -> Tensor:
-    """Multiply by torch's CSR product, whose threads cost nothing to start."""
+    """Multiply by torch's CSR product, which is the faster one at all sizes."""
     factor = _ones(rows.other.size(0), x.dtype) if weight is None else weight[:, 0]
     matrix = rows.matrix(factor, x.size(0))
     return x.new_empty(rows.num_rows, x.size(1)).addmm_(matrix, x, beta=0)
@@ -298,17 +295,12 @@ def _array(tensor: Tensor | None) -> NDArray[Any]:
     """View a tensor as an array; None is the empty array of positions."""
     if tensor is None:
         return NONE
-    return tensor.detach().contiguous().numpy()
+    return (tensor.detach() if tensor.requires_grad else tensor).contiguous().numpy()
 
 
 def _vector(values: Tensor | None, like: Tensor) -> NDArray[Any]:
     """View one value per edge or node as an array; None is an empty one."""
     return _array(like.new_empty(0) if values is None else values.reshape(-1))
-
-
-def _arrays(rows: Compressed) -> tuple[NDArray[Any], ...]:
-    """View a grouping as arrays; an empty order stands for that of the edges."""
-    return _array(rows.pointer), _array(rows.other), _array(rows.order)
 
 
 @functools.lru_cache(maxsize=64)
@@ -363,8 +355,10 @@ def _balanced(rows: Compressed, width: int) -> list[int]:
     """Cut rows so that every part has as many edges."""
     num_edges, num_rows = rows.other.size(0), rows.num_rows
     parts = _parts(num_edges * width)
+    if parts == 1:
+        return [0, num_rows]
     wanted = [num_edges * part // parts for part in range(1, parts)]
-    cuts = np.searchsorted(_array(rows.pointer), wanted).clip(max=num_rows)
+    cuts = np.searchsorted(rows.arrays[0], wanted).clip(max=num_rows)
     return [0, *cuts.tolist(), num_rows]
 
 

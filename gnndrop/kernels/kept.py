@@ -30,7 +30,8 @@ class Kept:
 
     Example:
         >>> graph = Graph(torch.tensor([[0, 1], [1, 1]]))
-        >>> Kept(graph, Mask(key=0, p=1.0), protect_self_loops=True).degree.tolist()
+        >>> kept = Kept(graph, Mask(key=0, p=1.0), protect_self_loops=True)
+        >>> kept.inverse_degree(is_root=False).tolist()
         [0.0, 1.0]
     """
 
@@ -95,22 +96,6 @@ class Kept:
         weight = factors if is_root else None
         scale: Tensor = self._kernels.inverse_degrees(rows, weight, is_root, self.dtype)
         return scale
-
-    @cached_property
-    def counts(self) -> Tensor:
-        """How many edges every target keeps, of shape (num_targets,)."""
-        rows, _ = self.rows()
-        return rows.ends - rows.pointer[:-1]
-
-    @cached_property
-    def degree(self) -> Tensor:
-        """The sum of the factors at every target, of shape (num_targets,)."""
-        rows, factors = self.rows()
-        if factors is None:
-            return self.counts.to(self.dtype)
-        ones = factors.new_ones(self.graph.num_sources, 1)
-        sums: Tensor = backend(ones).aggregate(rows, ones, factors[:, None], None, None)
-        return sums[:, 0]
 
 
 def aggregate_kept(

@@ -48,6 +48,8 @@ class DropPath(FeatureOperator):
     site = "paths"
     axes = ("layer",)
     source = "Huang et al. 2016"
+    num_layers: int | None = None
+    """The number of the model's layers, while it is attached to one."""
 
     def __init__(
         self,
@@ -61,7 +63,6 @@ class DropPath(FeatureOperator):
         self.per = _choice("per", per, ("layer", "node"))
         self.growing = growing
         self.axes = (self.per,)
-        self.num_layers: int | None = None  # of the model it is attached to
 
     @property
     def is_product(self) -> bool:  # type: ignore[override]  # of options, not of the class alone

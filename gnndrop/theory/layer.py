@@ -47,7 +47,8 @@ def coins(operator: Operator, graph: Graph, channels: int) -> Tensor:
     if "node" in operator.axes:  # a branch has its own node's coin, a message that of its source
         rows = graph.target if operator.site == "paths" else graph.source
     elif "edge" in operator.axes:
-        rows = torch.unique(_edge_identity(operator, graph), return_inverse=True)[1]
+        symmetric = isinstance(operator, EdgeOperator) and operator.is_symmetric(graph)
+        rows = torch.unique(graph.coordinates(symmetric), return_inverse=True)[1]
     has_columns = not COLUMN_AXES.isdisjoint(operator.axes)
     columns = torch.arange(channels) if has_columns else torch.zeros(channels).long()
     if "block" in operator.axes:
@@ -56,13 +57,6 @@ def coins(operator: Operator, graph: Graph, channels: int) -> Tensor:
     if isinstance(operator, EdgeOperator) and operator.protect_self_loops:
         numbers[graph.is_loop] = ALWAYS
     return numbers
-
-
-def _edge_identity(operator: Operator, graph: Graph) -> Tensor:
-    symmetric = getattr(operator, "symmetric", False)
-    if symmetric is None:
-        symmetric = graph.is_undirected
-    return graph.coordinates(bool(symmetric))
 
 
 def moments(operator: Operator) -> tuple[float, float]:

@@ -58,8 +58,6 @@ def test_it_is_the_dense_matrix(
     kept = Kept(graph, mask, symmetric, protect, weight, dtype=torch.float64)
     matrix, counts = kept_matrix(graph, mask, symmetric, protect, weight)
     x, left, right = (torch.randn(SIZE, 3, generator=generator).double() for _ in range(3))
-    assert torch.equal(kept.counts.long(), counts.long())
-    torch.testing.assert_close(kept.degree, matrix.sum(1))
     root, whole = kept.inverse_degree(is_root=True), kept.inverse_degree(is_root=False)
     torch.testing.assert_close(root, matrix.sum(1).pow(-0.5).nan_to_num(posinf=0))
     torch.testing.assert_close(whole, 1 / counts.double().masked_fill(counts == 0, torch.inf))

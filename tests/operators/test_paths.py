@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from gnndrop import models
 from gnndrop.attach import attach
 from gnndrop.errors import AttachError, ParameterError
+from gnndrop.operators import OPERATORS
 from gnndrop.operators.drop_path import DropPath
 from gnndrop.operators.skip_node import SkipNode
 from gnndrop.testing import check_operator
@@ -134,3 +135,13 @@ def test_skipping_needs_a_layer_that_keeps_its_width(case: Any) -> None:
         SkipNode()(torch.ones(3, 2), torch.ones(3, 1))
     with pytest.raises(ParameterError, match="floating point paths"):
         SkipNode()(torch.ones(3, 2).long(), torch.ones(3, 2).long())
+
+
+@pytest.mark.parametrize("name", ["drop-path:growing=true", "drop-edge-plus"])
+def test_depth_is_forgotten_with_the_model(name: str) -> None:
+    operator = OPERATORS.make(name)
+    alone = operator.num_layers
+    handle = attach(models.GCN(5, 8, 3, num_layers=4, residual=True), operator)
+    assert operator.num_layers > (alone or 0)
+    handle.remove()
+    assert operator.num_layers == alone

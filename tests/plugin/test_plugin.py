@@ -21,6 +21,8 @@ testing.SAMPLES = 300
 checks = testing.check_operator("drop-source:p=0.3")
 print(len(checks), all(check.passed for check in checks))
 print(OPERATORS.broken["drop-broken"])
+print(OPERATORS.broken["dropout"])
+print(gnndrop.Dropout is OPERATORS["dropout"])
 try:
     OPERATORS.make("drop-broken")
 except gnndrop.GnndropError as error:
@@ -61,17 +63,22 @@ def test_it_is_listed_and_the_broken_one_is_named(site: Path, tmp_path: Path) ->
     ours = entries["drop-source"]
     assert (ours["site"], ours["axes"], ours["source"]) == ("features", ["node"], "an example.")
     assert ours["options"] == {"p": 0.5, "share": "layer", "rescale": "inverse"}
-    (line,) = done.stderr.splitlines()
-    assert line.startswith("The plug-in of operator 'drop-broken' is broken: ModuleNotFoundError: ")
+    broken, taken = sorted(done.stderr.splitlines())
+    assert broken.startswith(
+        "The plug-in of operator 'drop-broken' is broken: ModuleNotFoundError: "
+    )
+    assert taken.startswith("The plug-in of operator 'dropout' is broken: ")
 
 
 def test_it_keeps_the_contract_and_the_broken_one_says_why(site: Path, tmp_path: Path) -> None:
     done = run(site, tmp_path, CHECKS)
     assert done.returncode == 0, done.stderr
-    outcome, reason, error = done.stdout.splitlines()
+    outcome, reason, taken, is_ours, error = done.stdout.splitlines()
     clauses, passed = outcome.split()
     assert int(clauses) > 15
     assert passed == "True"
+    assert "'dropout'" in taken
+    assert is_ours == "True"
     assert reason == "ModuleNotFoundError: No module named 'a_module_that_nobody_has'"
     assert error.startswith(f"unknown operator 'drop-broken' (its plug-in is broken: {reason})")
 
