@@ -37,15 +37,17 @@ def second_moment(p: float, rescale: str = "inverse") -> float:
 
     Args:
         p: the rate, in [0, 1].
-        rescale: `inverse` (default): 1/(1-p); else 1-p.
+        rescale: `inverse` (default): 1/(1-p); `none` or `eval`: 1-p.
 
     Raises:
-        ParameterError: if `p` is no rate.
+        ParameterError: if `p` is no rate, or `rescale` unknown.
 
     Example:
         >>> second_moment(0.5), second_moment(0.5, rescale="none")
         (2.0, 0.5)
     """
+    if rescale not in ("inverse", "none", "eval"):
+        raise ParameterError(f"rescale must be one of inverse, none, eval, got {rescale!r}")
     return inverse_scale(check_rate(p)) if rescale == "inverse" else 1 - check_rate(p)
 
 

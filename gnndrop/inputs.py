@@ -52,11 +52,12 @@ def prepare_features(model: nn.Module, x: Tensor, normalize: bool) -> Tensor:
     """
     places = _nonzero(x)
     density = len(places) / x.numel() if x.numel() else 1.0
-    is_bag_of_words = density < 0.5 and float(x.min()) >= 0
-    sums = x.sum(1).clamp(min=torch.finfo(x.dtype).tiny)
+    sums = None
+    if normalize and density < 0.5 and float(x.min()) >= 0:  # bags of words
+        sums = x.sum(1).clamp(min=torch.finfo(x.dtype).tiny)
     if getattr(model, "takes_sparse", False) and density < SPARSE_DENSITY:
-        return _gather(x, places, sums if normalize and is_bag_of_words else None)
-    return x / sums[:, None] if normalize and is_bag_of_words else x
+        return _gather(x, places, sums)
+    return x if sums is None else x / sums[:, None]
 
 
 def _nonzero(x: Tensor) -> Tensor:

@@ -435,6 +435,8 @@ def _multiply(weight: Tensor | None, factor: Tensor, num_channels: int) -> Tenso
         weight = factor.new_ones(1, 1)
     weight, factor = (one if one.dim() == 2 else one[:, None] for one in (weight, factor))
     heads, blocks = weight.size(1), factor.size(1)
+    if num_channels % blocks == 0 and (heads in (1, blocks) or blocks == 1):
+        return weight * factor
     # As few columns as are cut at the ends of all heads and blocks; blocks may end within a head.
     columns = math.lcm(heads, blocks) if num_channels % blocks == 0 else num_channels
     places = torch.arange(columns, device=factor.device)

@@ -51,8 +51,9 @@ def fit(
 ) -> FitResult:
     """Train a node classifier on the full graph and leave it with its best validation weights.
 
-    Adam on the cross entropy of the training nodes, plus the `penalty()` of every module that has
-    one; parameters of operators are not decayed. After every step validation is measured in
+    Adam on the mean cross entropy of the training nodes, plus one over their number times the
+    `regularization()` of every module that has one; its `regularized_weights`, if it names any, and
+    parameters of operators are not decayed. After every step validation is measured in
     evaluation mode; the best epoch has the highest validation metric, ties go to the lower
     validation loss, or by `config.selection` the lowest loss. Bag-of-words features (non-negative,
     mostly zeros) have their rows scaled to sum one, and are trained sparse where that pays and the
@@ -95,12 +96,15 @@ def fit(
     setattr(model, NORMALIZES, config.normalize_features)
     y_train, y_validation = data.y[train], data.y[validation]
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    regularizers: list[Any] = [module for module in model.modules() if hasattr(module, "penalty")]
+    regularizers: list[Any] = [
+        module for module in model.modules() if hasattr(module, "regularization")
+    ]
     optimizer = torch.optim.Adam(
         _groups(model, config.weight_decay), lr=config.learning_rate, fused=True
     )
     was_training = model.training
-    best, best_epoch, weights = (-math.inf, -math.inf), 0, _copy(model)
+    best, best_epoch = (-math.inf, -math.inf), 0
+    weights: dict[str, Tensor] = {}  # every epoch is better than none
     by_loss = config.selection == "loss"
     try:
         with accelerate(model):
@@ -110,7 +114,7 @@ def fit(
                     parameter.grad = None
                 loss = _finite_loss(model(*inputs)[train], y_train, epoch)
                 for regularizer in regularizers:
-                    loss = loss + regularizer.penalty()
+                    loss = loss + regularizer.regularization() / len(train)
                 loss.backward()  # type: ignore[no-untyped-call]  # untyped in torch
                 optimizer.step()
                 logits = _evaluate(model, inputs)[validation]
@@ -184,18 +188,24 @@ def _evaluate(model: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
 
 
 def _groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Decay all parameters but those of operators: a learnt rate would be pulled to 1/2."""
-    operators = [module for module in model.modules() if isinstance(module, Operator)]
-    rates = {id(rate) for operator in operators for rate in operator.parameters()}
+    """Decay all parameters but those of operators, and what regularizers decay themselves.
+
+    A learnt rate would be pulled to 1/2.
+    """
+    spared: list[Any] = []
+    for module in model.modules():
+        spared.extend(module.parameters() if isinstance(module, Operator) else ())
+        spared.extend(getattr(module, "regularized_weights", ()))
+    spared_ids = set(map(id, spared))
     groups: list[dict[str, object]] = []
-    for is_rate in (False, True):
+    for is_spared in (False, True):
         chosen = [
             parameter
             for parameter in model.parameters()
-            if parameter.requires_grad and (id(parameter) in rates) == is_rate
+            if parameter.requires_grad and (id(parameter) in spared_ids) == is_spared
         ]
         if chosen:
-            groups.append({"params": chosen, "weight_decay": 0.0 if is_rate else weight_decay})
+            groups.append({"params": chosen, "weight_decay": 0.0 if is_spared else weight_decay})
     return groups
 
 

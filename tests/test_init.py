@@ -57,6 +57,8 @@ def test_no_layers_are_no_mistake() -> None:
 
 
 def test_refusals() -> None:
+    with pytest.raises(ParameterError, match="rescale must be one of inverse, none, eval, got 'in"):
+        second_moment(0.5, "invers")
     two = linears(2)
     with pytest.raises(ParameterError, match="got 2 branches, 2 rates and 1 skip connections"):
         initialize_residual_(two, linears(1))

@@ -458,6 +458,13 @@ def test_roc_auc_refuses_three_classes(data: Data) -> None:
         fit(gcn(), data, metric="roc_auc")
 
 
+@pytest.mark.parametrize(("x", "got"), [(None, "none"), (torch.ones(30, 8).int(), "torch.int32")])
+def test_features_must_be_floating(data: Data, x: Tensor | None, got: str) -> None:
+    data.x, data.num_nodes = x, len(data.y)
+    with pytest.raises(ParameterError, match=f"the features x must be floating, got {got}"):
+        fit(MLP(8, 4, 2), data, TrainConfig(epochs=1))
+
+
 def test_nothing_is_trained_on_wrong_input(data: Data) -> None:
     model = gcn().eval()
     before = {name: value.clone() for name, value in model.state_dict().items()}

@@ -629,11 +629,11 @@ def multiply_gaussian_csr(
 
 
 @_jit
-def uniforms(key, by_row, by_column, words, out, start, stop):
+def uniforms(rows, key, by_row, by_column, words, out, start, stop):
     row_key, width = _row_key(key, 0), np.uint64(out.shape[1])
     for r in range(np.uint64(start), np.uint64(stop)):
         if by_row:
-            row_key = _row_key(key, np.int64(r))
+            row_key = _row_key(key, rows[r] if len(rows) else np.int64(r))
         low, odd = _halves(row_key)
         own = np.uint32(row_key >> _U32)
         for c in range(width):

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gnndrop.errors import ParameterError
 from gnndrop.kernels import reference
 from gnndrop.kernels._dispatch import backend, call
 from gnndrop.masks import Mask
@@ -58,7 +59,10 @@ def relaxed_multiply_sparse(
         is_scaled: as there.
 
     Returns:
-        Sparse CSR of the same sparsity pattern.
+        Sparse CSR of the same sparsity pattern, differentiable once.
+
+    Raises:
+        ParameterError: by a backward pass that is itself to be differentiated.
 
     Example:
         >>> from gnndrop.graph import to_csr
@@ -75,7 +79,7 @@ def relaxed_multiply_sparse(
         return numbers
 
     values = call(_Multiply, x.values(), logit, draw, temperature, is_scaled)
-    return torch.sparse_csr_tensor(pointer, columns, values, x.shape, check_invariants=False)
+    return call(_Csr, values, pointer, columns, x.shape)
 
 
 class _Multiply(torch.autograd.Function):
@@ -101,3 +105,27 @@ class _Multiply(torch.autograd.Function):
         arguments = x, gradients[0], ctx.draw(x.detach()), logit, *ctx.options
         by_x, by_logit = kernels.relaxed_derivatives(*arguments)
         return by_x, by_logit, None, None, None
+
+
+class _Csr(torch.autograd.Function):
+    """A CSR matrix of given values; torch's own derivative by them fills a dense matrix first."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, values: Tensor, pointer: Tensor, columns: Tensor, shape: torch.Size
+    ) -> Tensor:
+        matrix = torch.sparse_csr_tensor(pointer, columns, values, shape, check_invariants=False)
+        ctx.save_for_backward(matrix)
+        return matrix
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():  # torch's own step from a CSR matrix to its values has none
+            raise ParameterError(
+                "relaxed coins of sparse features have first derivatives, got create_graph=True, "
+                "which asks for second ones; make the features dense"
+            )
+        (matrix,), gradient = ctx.saved_tensors, gradients[0]
+        if gradient.layout != torch.sparse_csr or gradient._nnz() != matrix._nnz():
+            gradient = gradient.to_dense().sparse_mask(matrix)
+        return gradient.values(), None, None, None

@@ -171,10 +171,10 @@ def multiply_gaussian_csr(pointer: Tensor, columns: Tensor, values: Tensor, mask
     return out
 
 
-def uniforms(like: Tensor, mask: Mask) -> Tensor:
+def uniforms(like: Tensor, mask: Mask, rows: Tensor | None = None) -> Tensor:
     """See `gnndrop.kernels.reference.uniforms`."""
     out = torch.empty_like(like, memory_format=torch.contiguous_format)
-    arguments = (*_stream(mask), _words(out.size(1)), out.numpy())
+    arguments = (_array(rows), *_stream(mask), _words(out.size(1)), out.numpy())
     _share(_compiled.uniforms, arguments, _even(out.size(0), out.numel()))
     return out
 
@@ -274,8 +274,8 @@ def attention_derivative(
     bounds = _balanced(by_target, 4 * source.size(1))
     _share(_compiled.attention_derivative, arguments, bounds)
     pointer, _, order = by_source.arrays
-    arguments = (pointer, order, edges.numpy(), sources.numpy())
-    _share(_compiled.sum_edges, arguments, _balanced(by_source, source.size(1)))
+    sums = (pointer, order, edges.numpy(), sources.numpy())
+    _share(_compiled.sum_edges, sums, _balanced(by_source, source.size(1)))
     return sources, targets
 
 

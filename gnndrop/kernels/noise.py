@@ -50,12 +50,13 @@ def gaussian_multiply_sparse(x: Tensor, mask: Mask) -> Tensor:
     return torch.sparse_csr_tensor(pointer, columns, values, x.shape, check_invariants=False)
 
 
-def uniforms(x: Tensor, mask: Mask) -> Tensor:
+def uniforms(x: Tensor, mask: Mask, rows: Tensor | None = None) -> Tensor:
     """Return the uniform numbers of a mask's coins at the entries of a matrix.
 
     Args:
         x: shape (R, C), or sparse CSR with n stored entries; its values do not matter.
         mask: which coins; a coin keeps where its number is above p.
+        rows: int64 of shape (R,), the rows' coordinates where `x` is dense; by default 0..R-1.
 
     Returns:
         Inside of (0, 1), of the dtype of `x`: shape (R, C), or (n,) where `x` is sparse.
@@ -66,7 +67,7 @@ def uniforms(x: Tensor, mask: Mask) -> Tensor:
     """
     x = x.detach()
     if x.layout == torch.strided:
-        numbers: Tensor = backend(x).uniforms(x, mask)
+        numbers: Tensor = backend(x).uniforms(x, mask, rows)
         return numbers
     values = x.values()
     places = x.crow_indices(), x.col_indices()

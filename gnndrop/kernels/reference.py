@@ -226,10 +226,10 @@ def multiply_gaussian_csr(pointer: Tensor, columns: Tensor, values: Tensor, mask
     return _gaussian(values, mask_bits(mask, rows.long(), columns.long()), mask)
 
 
-def uniforms(like: Tensor, mask: Mask) -> Tensor:
+def uniforms(like: Tensor, mask: Mask, rows: Tensor | None = None) -> Tensor:
     """Return the uniform number of every entry of a matrix: its shape, dtype and device."""
-    rows, columns = _coordinates(like)
-    numbers = fractions(mask_bits(mask, rows, columns))
+    counted, columns = _coordinates(like)
+    numbers = fractions(mask_bits(mask, counted if rows is None else rows[:, None], columns))
     return numbers.to(like.dtype).expand(like.shape)
 
 

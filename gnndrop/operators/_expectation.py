@@ -26,12 +26,12 @@ def kept_entries(edge_index: Tensor, kept: Tensor, normalization: Normalization)
     """
     source, target = edge_index
     size = int(edge_index.max()) + 1 if edge_index.numel() else 0
-    number = torch.zeros(size, dtype=torch.float64, device=target.device)
-    number.index_add_(0, target, kept.double())
+    factors = kept.double()
+    number = factors.new_zeros(size).index_add_(0, target, factors).clamp_(min=1)
     if normalization == "mean":
-        return kept / number.clamp(min=1)[target]
-    root = number.clamp(min=1).rsqrt()
-    return kept * root[target] * root[source]
+        return factors / number.index_select(0, target)
+    root = number.rsqrt_()
+    return factors * root.index_select(0, target) * root.index_select(0, source)
 
 
 def expected_entries(

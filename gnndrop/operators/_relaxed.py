@@ -27,7 +27,7 @@ class RelaxedOperator(Operator):
         share: see `Operator`; with `forward` all layers have the rates of the first.
         rescale: see `Operator`.
         temperature: t, above 0.
-        entropy_strength: of the rates' negative entropy in a penalty, 0 or more.
+        strength: what `regularization` is multiplied by, 0 or more.
         max_layers: how many layers may have rates of their own.
         shape: that of the rates of a layer.
 
@@ -43,17 +43,17 @@ class RelaxedOperator(Operator):
         share: Share,
         rescale: str,
         temperature: float,
-        entropy_strength: float,
+        strength: float,
         max_layers: int,
         shape: tuple[int, ...] = (),
     ) -> None:
         super().__init__(p, share, rescale)
         if not 0 < temperature < math.inf:
             raise ParameterError(f"temperature must be above 0 and finite, got {temperature}")
-        if max_layers < 1:
+        if type(max_layers) is not int or max_layers < 1:
             raise ParameterError(f"max_layers must be 1 or more, got {max_layers}")
         self.temperature = temperature
-        self.entropy_strength = check_strength("entropy_strength", entropy_strength)
+        self.strength = check_nonnegative("strength", strength)
         self.max_layers = max_layers
         start = torch.tensor(self.p, dtype=torch.float64).logit().to(torch.get_default_dtype())
         logits = start.expand(max_layers, *shape).clone()
@@ -103,18 +103,26 @@ class RelaxedOperator(Operator):
             self._widths.setdefault(layer, 1)
         return RelaxedMask(**vars(mask), layer=layer)
 
-    def negative_entropy(self) -> Tensor:
-        r"""Return $\sum_l K_l \sum_b p_{lb} \log p_{lb} + (1-p_{lb}) \log(1-p_{lb})$.
+    @property
+    def regularized_weights(self) -> tuple[Tensor, ...]:
+        """The weights that `regularization` shrinks: a weight decay would do it a second time."""
+        return ()
 
-        Over the layers of the last pass, each as often as it has entries of one coin, $K_l$; a
-        scalar, differentiable by `logit`, and 0 before any pass.
+    def regularization(self) -> Tensor:
+        r"""Return the regularizer of a sum of losses: a mean over N nodes takes 1/N of it.
+
+        $-s \sum_l K_l \sum_b H(p_{lb})$ with $H(p) = -p \log p - (1-p) \log(1-p)$, over the layers
+        of the last pass, each as often as it has entries of one coin, $K_l$; s is `strength`.
+
+        Returns:
+            A scalar, differentiable by `logit`; 0 before any pass.
         """
         layers = sorted(self._widths)
         logits = self.logit[layers]
         widths = logits.new_tensor([self._widths[layer] for layer in layers])
         widths = widths.view(-1, *[1] * (logits.dim() - 1))
         dropped, kept = (side.sigmoid() * logsigmoid(side) for side in (logits, -logits))
-        return (widths * (dropped + kept)).sum()
+        return self.strength * (widths * (dropped + kept)).sum()
 
     @property
     def _relaxation(self) -> tuple[float, bool]:
@@ -133,12 +141,12 @@ class RelaxedMask(Mask):
     layer: int
 
 
-def check_strength(name: str, strength: float) -> float:
-    """Return a strength if it is one.
+def check_nonnegative(name: str, value: float) -> float:
+    """Return an option that is 0 or more.
 
     Raises:
         ParameterError: if it is negative or not finite.
     """
-    if 0 <= strength < math.inf:
-        return strength
-    raise ParameterError(f"{name} must be 0 or more, got {strength}")
+    if 0 <= value < math.inf:
+        return value
+    raise ParameterError(f"{name} must be 0 or more, got {value}")

@@ -8,7 +8,7 @@ from torch import nn
 from gnndrop.errors import ParameterError
 from gnndrop.masks import draw_seed
 from gnndrop.operators._base import OPERATORS, Operator, Site, make_operator
-from gnndrop.registry import parse_spec
+from gnndrop.registry import format_spec, parse_spec
 
 
 class CompositeOperator(Operator):
@@ -176,8 +176,8 @@ class PerLayer(CompositeOperator):
     def spec(self) -> str:
         """The spec string that builds this operator."""
         rates = "/".join(str(part.p) for part in self.operators)
-        _, options = parse_spec(self.operators[0].spec)
-        return self.operators[0].spec.replace(f"p={options['p']}", f"p={rates}", 1)
+        name, options = parse_spec(self.operators[0].spec)
+        return format_spec(name, {**options, "p": rates})
 
     def forward(self, *values: Any) -> Any:
         """Refuse: a single call belongs to no layer.

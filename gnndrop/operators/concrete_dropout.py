@@ -1,14 +1,15 @@
 """Concrete dropout: feature dropout whose rate is learnt, one for every layer."""
 
 from dataclasses import replace
+from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from gnndrop.errors import ParameterError
 from gnndrop.kernels.concrete import relaxed_multiply, relaxed_multiply_sparse
+from gnndrop.kernels.reference import inverse_keep
 from gnndrop.masks import Mask
 from gnndrop.operators._base import FeatureOperator, Share, declare
-from gnndrop.operators._relaxed import RelaxedMask, RelaxedOperator, check_strength
+from gnndrop.operators._relaxed import RelaxedMask, RelaxedOperator, check_nonnegative
 
 
 @declare
@@ -23,14 +24,17 @@ class ConcreteDropout(RelaxedOperator, FeatureOperator):
     has its own rate, in the parameter `logit`, and `rates` tells them. A weight decay on that
     parameter would pull rates to 1/2.
 
-    `penalty` is the regularizer, to be added to a loss that is a mean over N nodes: the paper sets
-    `entropy_strength` to 1/N and `weight_strength` to $l^2/(2N)$ with the prior length scale l. An
-    operator does not know the weights behind it: `fit` adds the entropies alone and leaves weights
-    to its weight decay, which does not grow with the rate. In a loop of one's own, `penalty` with
-    the weights of the layers is all of it.
+    `regularization` is the divergence from a Gaussian prior of length scale $l_0$ on the weights
+    behind the dropout, which a loss that is a mean over N nodes takes 1/N of; `fit` adds it with
+    N the number of training nodes. Attached, the operator knows these weights: those of a layer's
+    own linear maps of its input. It shrinks them itself, the more the higher the rate, so that a
+    weight decay on them would count the prior twice: `fit` takes them out of its own, as the
+    paper's code has none beside; in a loop of one's own, leave `regularized_weights` out of it.
+    Biases stay in. The weight decay d of Adam is the prior of $l_0^2 = d N$ at p = 0.
 
-    Source: Gal, Hron and Kendall, "Concrete dropout" (NeurIPS 2017); the default of the temperature
-    and of the strengths are those of its public implementations.
+    Source: Gal, Hron and Kendall, "Concrete dropout" (NeurIPS 2017); the defaults of temperature
+    and length scale are those of its code (github.com/yaringal/ConcreteDropout), whose
+    `weight_regularizer` is $l_0^2/(2N)$ and `dropout_regularizer` 1/N for the cross entropy.
 
     Args:
         p: the rate before training, in [0, 1]; default 0.5. At 0 and at 1 nothing is learnt: the
@@ -39,8 +43,8 @@ class ConcreteDropout(RelaxedOperator, FeatureOperator):
         rescale: `inverse` (default) divides entries by 1-p, `none` leaves them, `eval` leaves them
             and multiplies all entries by 1-p in evaluation.
         temperature: t, above 0; default 0.1.
-        entropy_strength: of the entropy in `penalty`, 0 or more; default 1e-5.
-        weight_strength: of the weights in `penalty`, 0 or more; default 1e-6.
+        length_scale: $l_0$, 0 or more; default 1e-4.
+        strength: what `regularization` is multiplied by, 0 or more; default 1, the divergence.
         max_layers: how many layers may have a rate of their own; default 16.
 
     Raises:
@@ -64,12 +68,13 @@ class ConcreteDropout(RelaxedOperator, FeatureOperator):
         share: Share = "layer",
         rescale: str = "inverse",
         temperature: float = 0.1,
-        entropy_strength: float = 1e-5,
-        weight_strength: float = 1e-6,
+        length_scale: float = 1e-4,
+        strength: float = 1.0,
         max_layers: int = 16,
     ) -> None:
-        super().__init__(p, share, rescale, temperature, entropy_strength, max_layers)
-        self.weight_strength = check_strength("weight_strength", weight_strength)
+        super().__init__(p, share, rescale, temperature, strength, max_layers)
+        self.length_scale = check_nonnegative("length_scale", length_scale)
+        self._maps: dict[int, tuple[Any, ...]] = {}
 
     def next_mask(self, layer: int = 0) -> Mask:
         """Return the mask of the next call of a layer; with `rescale=eval`, 1-p in evaluation."""
@@ -99,31 +104,41 @@ class ConcreteDropout(RelaxedOperator, FeatureOperator):
         self._widths[mask.layer] = x.size(1)
         return self.logit[mask.layer].to(x.dtype)
 
-    def penalty(self, *weights: Tensor) -> Tensor:
-        r"""Return the regularizer of the layers of the last pass, to be added to the loss.
-
-        $\sum_l \lambda_H K_l (p_l \log p_l + (1-p_l) \log(1-p_l))$ with $K_l$ channels, plus
-        $\lambda_W (1-p_l) \lVert M_l \rVert^2$ for the weights that are given. The paper's M
-        multiplies coins that are not rescaled: it is W, or $W / (1-p_l)$ with `rescale=inverse`.
+    def precede(self, layer: int, *maps: nn.Module) -> None:
+        """Note what multiplies the features that a layer receives; `attach` does.
 
         Args:
-            weights: what multiplies the dropped features, one for each of the layers, in order, or
-                none: leave them to the optimizer's weight decay.
+            layer: the layer's number.
+            maps: linear maps, with a `weight` each; none to forget them.
+        """
+        self._maps[layer] = maps  # a dictionary's: they are no submodules of ours
+
+    @property
+    def regularized_weights(self) -> tuple[Tensor, ...]:
+        """The weights that `regularization` shrinks: a weight decay would do it a second time."""
+        is_regularized = self.logit.requires_grad and self.strength * self.length_scale > 0
+        maps = [one for maps in self._maps.values() for one in maps] if is_regularized else []
+        return tuple(one.weight for one in maps)
+
+    def regularization(self) -> Tensor:
+        r"""Return the regularizer of a sum of losses: a mean over N nodes takes 1/N of it.
+
+        $s \sum_l \frac{l_0^2}{2} (1-p_l) \lVert M_l \rVert^2 - K_l H(p_l)$ with
+        $H(p) = -p \log p - (1-p) \log(1-p)$, over the layers of the last pass, for $K_l$ channels
+        and `strength` s. The paper's M multiplies coins that are not rescaled: it is W, the weights
+        behind the dropout, or $W / (1-p_l)$ with `rescale=inverse`; where they are not known, the
+        entropy is all.
 
         Returns:
             A scalar, differentiable by `logit` and the weights; 0 before any pass.
-
-        Raises:
-            ParameterError: if there are weights, but not one for every layer.
         """
-        layers = sorted(self._widths)
-        if weights and len(weights) != len(layers):
-            raise ParameterError(
-                f"there must be one weight per layer, got {len(weights)} for {len(layers)} layers"
-            )
-        total = self.entropy_strength * self.negative_entropy()
-        for layer, weight in zip(layers, weights, strict=False):
-            keep = (-self.logit[layer]).sigmoid()
-            factor = 1 / keep if self.rescale == "inverse" else keep
-            total = total + self.weight_strength * factor * weight.square().sum()
+        total = super().regularization()
+        for number, maps in self._maps.items():
+            layer = 0 if self.share == "forward" else number
+            if layer not in self._widths:
+                continue
+            logit = self.logit[layer]
+            factor = inverse_keep(logit) if self.rescale == "inverse" else (-logit).sigmoid()
+            squares = sum(one.weight.square().sum() for one in maps)
+            total = total + self.strength * self.length_scale**2 / 2 * factor * squares
         return total

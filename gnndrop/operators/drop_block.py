@@ -197,8 +197,8 @@ def _calibrate(edge_index: Tensor, num_nodes: int, radius: int, p: float) -> _Ca
             float((shares * -torch.expm1(known * torch.log1p(-known.new_tensor(rate)))).sum()) - p
         )
 
-    # A ball holds its own centre at least: rate p drops enough. No ball, or all: nothing to solve.
-    rate = brentq(excess, 0.0, p, xtol=1e-14) if num_nodes and p < 1 else p
+    # All nodes as centres drop all of them. No node, or all to be dropped: nothing to solve.
+    rate = brentq(excess, 0.0, 1.0, xtol=1e-14) if num_nodes and p < 1 else p
     both = torch.cat([edge_index, edge_index.flip(0)], 1)
     return _Calibration(float(rate), sizes, Graph(both, num_nodes))
 

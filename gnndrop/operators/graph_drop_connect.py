@@ -1,12 +1,15 @@
 """Graph DropConnect: relaxed coins for every edge and block of channels, at learnt rates."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from gnndrop.errors import ParameterError
 from gnndrop.graph import Graph
+from gnndrop.kernels.noise import uniforms
 from gnndrop.kernels.reference import relax
-from gnndrop.masks import Mask, coin_bits, fractions, row_key
+from gnndrop.masks import Mask
 from gnndrop.operators._base import MessageOperator, Share, _along, declare
 from gnndrop.operators._relaxed import RelaxedMask, RelaxedOperator
 
@@ -25,9 +28,10 @@ class GraphDropConnect(RelaxedOperator, MessageOperator):
     pull rates to 1/2. Each direction of an edge has its own coins; loops are dropped like others.
     At $t > 0$ nothing is dropped entirely, and the mean factor is 1 at p = 1/2 alone.
 
-    Where the paper puts a prior on the rates, `penalty` is the entropy of concrete dropout. It
-    samples in evaluation, too; here evaluation is clean, and sampling is asked for. Graph diffusion
-    (also GDC) has nothing to do with it.
+    Where the paper puts a prior on the rates, `regularization` has the entropy of concrete dropout,
+    with one coin of each block for an edge; weights are left to the optimizer's weight decay. The
+    paper samples in evaluation, too; here evaluation is clean, and sampling is asked for. Graph
+    diffusion (also GDC) has nothing to do with it.
 
     Source: Hasanzadeh et al., "Bayesian graph neural networks with adaptive connection sampling"
     (ICML 2020), whose code does not rescale (`rescale=none`) and has two blocks and this
@@ -40,7 +44,7 @@ class GraphDropConnect(RelaxedOperator, MessageOperator):
         rescale: `inverse` (default) divides entries by 1-p, `none` leaves them.
         blocks: B, 1 or more; default 2.
         temperature: t, above 0; default 0.67.
-        entropy_strength: of the entropy in `penalty`, 0 or more; default 1e-5.
+        strength: what `regularization` is multiplied by, 0 or more; default 1.
         max_layers: how many layers may have rates of their own; default 16.
 
     Raises:
@@ -64,12 +68,12 @@ class GraphDropConnect(RelaxedOperator, MessageOperator):
         rescale: str = "inverse",
         blocks: int = 2,
         temperature: float = 0.67,
-        entropy_strength: float = 1e-5,
+        strength: float = 1.0,
         max_layers: int = 16,
     ) -> None:
-        if blocks < 1:
+        if type(blocks) is not int or blocks < 1:
             raise ParameterError(f"blocks must be 1 or more, got {blocks}")
-        rest = temperature, entropy_strength, max_layers
+        rest = temperature, strength, max_layers
         super().__init__(p, share, rescale, *rest, shape=(blocks,))
         self.blocks = blocks
 
@@ -92,21 +96,9 @@ class GraphDropConnect(RelaxedOperator, MessageOperator):
 
         return _along(messages, edge_dim, multiply)
 
-    def penalty(self) -> Tensor:
-        r"""Return the regularizer of the layers of the last pass, to be added to the loss.
-
-        $\lambda \sum_{lb} p_{lb} \log p_{lb} + (1-p_{lb}) \log(1-p_{lb})$; the weights are left to
-        the optimizer's weight decay.
-
-        Returns:
-            A scalar, differentiable by `logit`; 0 before any pass.
-        """
-        return self.entropy_strength * self.negative_entropy()
-
     def _of_coordinates(self, coordinates: Tensor, mask: Mask) -> Tensor:
         if not isinstance(mask, RelaxedMask) or mask.drops_all:
             return self.logit.new_zeros(len(coordinates), self.blocks)
-        columns = torch.arange(self.blocks, device=coordinates.device)
-        bits = coin_bits(row_key(mask.key, coordinates)[:, None], columns)
-        numbers = fractions(bits).to(self.logit.dtype)
+        like = self.logit.new_empty(len(coordinates), self.blocks)
+        numbers = uniforms(like, replace(mask, by_row=True, by_column=True), coordinates)
         return relax(numbers, self.logit[mask.layer], *self._relaxation)

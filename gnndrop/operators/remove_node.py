@@ -68,4 +68,4 @@ class RemoveNode(EdgeOperator):
     def mean_factors(self, edge_index: Tensor, num_nodes: int, x: Tensor | None = None) -> Tensor:
         """Return how likely every edge is kept, float64 of shape (E,)."""
         is_loop = edge_index[0] == edge_index[1]
-        return torch.where(is_loop, 1.0, (1 - self.p) ** 2).double()
+        return is_loop.double().clamp(min=(1 - self.p) ** 2)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
+from gnndrop.errors import ParameterError
 from gnndrop.graph import to_csr
 from gnndrop.kernels import cpu, reference
 from gnndrop.kernels.concrete import relaxed_multiply, relaxed_multiply_sparse
@@ -91,8 +92,35 @@ def test_derivatives_of_every_order(is_scaled: bool) -> None:
 
     assert gradcheck(product, (x, logit))
     assert gradgradcheck(product, (x, logit))
-    # Torch's own step from values to a CSR matrix has no second derivative.
     assert gradcheck(stored, (pattern.values().requires_grad_(), logit))
+    # The step from a CSR matrix to its values has no second derivative, and says so.
+    out = stored(pattern.values(), logit).square().sum()
+    with pytest.raises(ParameterError, match="create_graph=True"):
+        torch.autograd.grad(out, logit, create_graph=True)
+
+
+def test_any_use_of_a_sparse_product_is_differentiated() -> None:
+    """Its gradient is sparse from its values, dense from a dense copy, or a sum of both."""
+    x, other = random(6, 5), random(5, 3, seed=1)
+    pattern = to_csr(x.relu())
+    uses = {
+        "values": lambda y: y.values().square().sum(),
+        "dense": lambda y: y.to_dense().square().sum(),
+        "both": lambda y: y.values().sum() + y.to_dense().square().sum(),
+        "product": lambda y: (y @ other).square().sum(),
+    }
+    for name, use in uses.items():
+        logit = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+        sparse = relaxed_multiply_sparse(pattern, MASK, logit, 0.5, True)
+        (found,) = torch.autograd.grad(use(sparse), logit)
+        dense = relaxed_multiply(pattern.to_dense(), MASK, logit, 0.5, True)
+        expected = {
+            "values": dense.square().sum(),
+            "dense": dense.square().sum(),
+            "both": dense.sum() + dense.square().sum(),
+            "product": (dense @ other).square().sum(),
+        }[name]
+        torch.testing.assert_close(found, torch.autograd.grad(expected, logit)[0])
 
 
 def test_first_derivatives_are_the_same_where_second_ones_are_wanted() -> None:

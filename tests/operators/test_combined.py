@@ -12,7 +12,15 @@ from gnndrop import models
 from gnndrop.attach import attach
 from gnndrop.config import TrainConfig
 from gnndrop.errors import AttachError, ParameterError, UnknownNameError
-from gnndrop.operators import OPERATORS, Combined, Dropout, PerLayer, make_operator
+from gnndrop.operators import (
+    OPERATORS,
+    Combined,
+    Dropout,
+    FeatureOperator,
+    PerLayer,
+    make_operator,
+)
+from gnndrop.registry import parse_spec
 from gnndrop.study import compare
 from gnndrop.testing import check_operator
 
@@ -174,3 +182,18 @@ def test_a_comparison_tries_rates_for_all_parts() -> None:
         rates=[0.1, 0.2],
     )
     assert [cell.status for cell in comparison.cells] == ["ok", "ok"]
+
+
+def test_the_rates_of_layers_stand_in_the_place_of_p() -> None:
+    """Not in that of another option whose name ends in p, and whose value is that of p."""
+
+    class Clipped(FeatureOperator):
+        name = "clipped"
+        axes = ("node",)
+
+        def __init__(self, clip: float = 1.0, p: float = 0.5) -> None:
+            super().__init__(p)
+            self.clip = clip
+
+    spec = PerLayer([Clipped(0.2, p) for p in (0.2, 0.5)]).spec
+    assert parse_spec(spec) == ("clipped", {"clip": "0.2", "p": "0.2/0.5"})

@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+import torch_geometric.nn as pyg
+from torch import Tensor, nn
 
 from gnndrop.attach import attach
 from gnndrop.config import TrainConfig
@@ -84,7 +86,7 @@ def test_extremes() -> None:
     assert none(x) is x
     for operator in (none, all_):
         assert not operator.logit.requires_grad  # an infinite logit is nothing to be learnt
-        assert operator.penalty() == 0
+        assert operator.regularization() == 0
     for out in (all_(x), all_(to_csr(x.detach())).to_dense()):
         assert not out.any()
     (gradient,) = torch.autograd.grad(all_(x).sum(), x)
@@ -94,7 +96,7 @@ def test_extremes() -> None:
         learnt.logit.data[:] = extreme
         learnt.logit.grad = None
         out = learnt(torch.ones(4, 3))
-        (out.sum() + learnt.penalty()).backward()
+        (out.sum() + learnt.regularization()).backward()
         assert bool(out.isfinite().all())
         assert bool(learnt.logit.grad.isfinite().all())
 
@@ -153,57 +155,150 @@ def test_sparse_features_are_masked_like_dense_ones() -> None:
 # --- the regularizer -----------------------------------------------------------------------------
 
 
-def test_penalty_is_the_papers() -> None:
-    operator = ConcreteDropout(0.3, entropy_strength=0.1, weight_strength=0.01).double()
-    operator.logit.data[:2] = torch.tensor([0.3, 0.8], dtype=torch.float64).logit()
-    assert float(operator.penalty().detach()) == 0
-    operator.start_pass(0)
-    x = torch.ones(4, 6, dtype=torch.float64)
-    operator.mask_features(x, operator.next_mask(0))
-    operator.mask_features(x[:, :5], operator.next_mask(1))
-    operator.end_pass()
-
-    def entropy(p: float) -> float:
-        return p * math.log(p) + (1 - p) * math.log(1 - p)
-
-    expected = 0.1 * (6 * entropy(0.3) + 5 * entropy(0.8))
-    assert math.isclose(float(operator.penalty().detach()), expected, rel_tol=1e-9)
-    weights = torch.full((6, 2), 2.0).double(), torch.full((5, 3), 3.0).double()
-    expected += 0.01 * (48 / 0.7 + 135 / 0.2)
-    assert math.isclose(float(operator.penalty(*weights).detach()), expected, rel_tol=1e-9)
-    operator.penalty().backward()
-    by_logit = 0.1 * 6 * math.log(0.3 / 0.7) * 0.3 * 0.7
-    gradient = operator.logit.grad
-    assert gradient is not None
-    assert math.isclose(float(gradient[0]), by_logit, rel_tol=1e-9)
-    with pytest.raises(ParameterError, match="one weight per layer, got 1 for 2 layers"):
-        operator.penalty(weights[0])
+def entropy(p: float) -> float:
+    return -p * math.log(p) - (1 - p) * math.log(1 - p)
 
 
-def test_weights_count_as_the_paper_has_them() -> None:
-    """Those of the paper multiply coins that are not rescaled; ours are 1-p times them."""
-    x, weight = torch.ones(4, 6), torch.full((6, 2), 3.0)
-    penalties = []
-    for rescale, factor in (("none", 1.0), ("inverse", 0.8), ("eval", 1.0)):
-        operator = ConcreteDropout(0.2, rescale=rescale, entropy_strength=0.0, weight_strength=0.5)
-        operator.start_pass(0)(x)
-        penalties.append(float(operator.penalty(factor * weight).detach()))
-    assert all(math.isclose(one, 0.5 * 0.8 * 108, rel_tol=1e-6) for one in penalties)
+def gcn(widths: tuple[int, ...], operator: ConcreteDropout) -> nn.Module:
+    """A GCN in double precision with the operator attached, whose rates are 0.3 and 0.8."""
+    torch.manual_seed(0)
+    model = GCN(*widths).double()
+    attach(model, operator)
+    operator.double().logit.data[:2] = torch.tensor([0.3, 0.8], dtype=torch.float64).logit()
+    return model
 
 
-@pytest.mark.parametrize(("entropy", "rises"), [(0.0, False), (10.0, True)])
-def test_the_rate_is_learnt(entropy: float, rises: bool) -> None:
+@pytest.mark.parametrize("rescale", ["inverse", "none", "eval"])
+@pytest.mark.parametrize("share", ["layer", "forward"])
+def test_the_regularizer_is_the_papers(rescale: str, share: Any, case: Any) -> None:
+    """By the dense weights: those of the paper multiply coins that are not rescaled."""
+    operator = ConcreteDropout(0.5, share, rescale, length_scale=0.7, strength=3.0)
+    model = gcn((5, 6, 2), operator)
+    assert float(operator.regularization().detach()) == 0
+    model(case.x, case.edge_index)
+    rates = (0.3, 0.8) if share == "layer" else (0.3, 0.3)
+    expected = 0.0
+    for layer, p in zip(model.layers, rates, strict=True):
+        weight = layer.lin.weight.detach().T
+        unscaled = weight / (1 - p) if rescale == "inverse" else weight
+        expected += 0.7**2 / 2 * (1 - p) * float((unscaled**2).sum())
+    # One mask of all layers has coins for the channels of the last one that asked.
+    channels = zip((5, 6), rates, strict=True) if share == "layer" else [(6, 0.3)]
+    expected -= sum(count * entropy(p) for count, p in channels)
+    assert math.isclose(float(operator.regularization().detach()), 3 * expected, rel_tol=1e-9)
+
+
+def test_its_gradients_are_differences_by_the_rate_and_the_weights(case: Any) -> None:
+    operator = ConcreteDropout(0.5, length_scale=0.7)
+    model = gcn((5, 6, 2), operator)
+    model(case.x, case.edge_index)
+    weight, step = model.layers[1].lin.weight, 1e-6
+    by_logit, by_weight = torch.autograd.grad(operator.regularization(), (operator.logit, weight))
+    assert not by_logit[2:].any()
+    torch.testing.assert_close(by_weight, 0.7**2 * weight / (1 - 0.8))
+    for layer, p in enumerate((0.3, 0.8)):
+        ends = []
+        for rate in (p + step, p - step):
+            with torch.no_grad():
+                operator.logit[layer] = math.log(rate / (1 - rate))
+                ends.append(float(operator.regularization()))
+                operator.logit[layer] = math.log(p / (1 - p))
+        by_rate = (ends[0] - ends[1]) / (2 * step)
+        assert math.isclose(float(by_logit[layer]), by_rate * p * (1 - p), rel_tol=1e-6)
+
+
+def test_the_weights_are_those_of_the_input_of_what_it_is_attached_to() -> None:
+    attention = pyg.GATConv(5, 3, heads=2, edge_dim=5, residual=True)
+    branching = pyg.SAGEConv(5, 3)
+    deep = pyg.GINConv(nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3)))
+    linear = nn.Linear(5, 3)
+    for layer, expected in (
+        (attention, [attention.lin.weight, attention.res.weight]),
+        (branching, [branching.lin_l.weight, branching.lin_r.weight]),
+        (deep, []),  # nobody says which of its maps are behind the dropout
+        (linear, [linear.weight]),
+    ):
+        model, count = nn.Sequential(layer), len(layer.state_dict())
+        handle = attach(model, ConcreteDropout(), layers="0")
+        assert [*map(id, handle.operator.regularized_weights)] == [*map(id, expected)]
+        assert len(model.state_dict()) == count + 1  # no map a second time
+        handle.remove()
+        assert handle.operator.regularized_weights == ()
+
+
+@pytest.mark.parametrize(
+    ("options", "is_decayed"),
+    [({}, False), ({"p": 0.0}, True), ({"length_scale": 0.0}, True), ({"strength": 0.0}, True)],
+)
+def test_fit_decays_no_weight_that_the_regularizer_shrinks(
+    options: dict[str, float], is_decayed: bool
+) -> None:
+    """Where no gradient but the decay's reaches a weight, the decay alone would move it."""
+    data = load("karate").data
+    torch.manual_seed(0)
+    model = GCN(data.num_features, 4, out_channels=int(data.y.max()) + 1)
+    last = model.layers[1]
+    with torch.no_grad():
+        for parameter in last.parameters():
+            parameter.fill_(1.0)  # all logits alike
+        model.layers[0].lin.weight.zero_()  # and all hidden units zero: no gradient to the weights
+        model.layers[0].bias.fill_(-1.0)
+    spared = last.lin.weight.detach().clone()
+    options = {"length_scale": 1e-30, **options}  # whose own gradient vanishes, too
+    attach(model, ConcreteDropout(**options))
+    fit(model, data, TrainConfig(epochs=1, weight_decay=0.5))
+    assert bool((last.lin.weight != spared).all()) == is_decayed
+    assert bool((model.layers[0].bias != -1).all())  # a bias is decayed as ever
+
+
+def test_fit_takes_one_over_the_number_of_training_nodes_of_it() -> None:
+    """Without weights the loss depends on no rate: their gradient is the entropy's alone."""
+    data = load("karate").data
+    model = GCN(data.num_features, 4, out_channels=int(data.y.max()) + 1)
+    for layer in model.layers:
+        torch.nn.init.zeros_(layer.lin.weight)
+    found: list[Tensor] = []
+    with attach(model, ConcreteDropout(0.3)) as handle:
+        handle.operator.logit.register_hook(found.append)
+        fit(model, data, TrainConfig(epochs=1))
+    total = sum(gradient.double() for gradient in found)  # of the loss and of the regularizer
+    for layer, channels in enumerate((data.num_features, 4)):
+        expected = channels * math.log(0.3 / 0.7) * 0.3 * 0.7 / int(data.train_mask.sum())
+        assert math.isclose(float(total[layer]), expected, rel_tol=1e-5)
+
+
+def rate_learnt_by(x: Tensor, y: Tensor) -> float:
+    """Train a linear layer behind the dropout; return the rate, which began at 0.3."""
+    torch.manual_seed(0)
+    model, operator = nn.Sequential(nn.Linear(x.size(1), 2)), ConcreteDropout(0.3, length_scale=0.5)
+    attach(model, operator, layers="0")
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
+    for _ in range(200):
+        optimizer.zero_grad()
+        (F.cross_entropy(model(x), y) + operator.regularization() / len(x)).backward()
+        optimizer.step()
+    return float(operator.rates[0])
+
+
+def test_the_rate_rises_on_noise_and_falls_where_every_input_counts() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(1000, 8, generator=generator)
+    assert rate_learnt_by(x, torch.arange(1000) % 2) > 0.33  # it began at 0.3
+    assert rate_learnt_by(x, (x.sum(1) > 0).long()) < 0.2
+
+
+def test_strength_weighs_the_regularizer_against_the_loss() -> None:
     """Noise costs a regression, so that p falls, unless the entropy is worth more."""
     x = 1 + torch.rand(50, 4, generator=torch.Generator().manual_seed(0))
-    operator = ConcreteDropout(0.3, entropy_strength=entropy)
-    optimizer = torch.optim.Adam(operator.parameters(), lr=0.05)
-    for seed in range(40):
-        optimizer.zero_grad()
-        loss = (operator.start_pass(seed)(x) - x).square().mean() + operator.penalty()
-        loss.backward()
-        optimizer.step()
-    rate = float(operator.rates[0])
-    assert (0.4 < rate < 0.55) if rises else rate < 0.15
+    for strength, low, high in ((0.0, 0.0, 0.15), (500.0, 0.4, 0.55)):
+        operator = ConcreteDropout(0.3, strength=strength)
+        optimizer = torch.optim.Adam(operator.parameters(), lr=0.05)
+        for seed in range(40):
+            optimizer.zero_grad()
+            loss = (operator.start_pass(seed)(x) - x).square().mean()
+            (loss + operator.regularization() / len(x)).backward()
+            optimizer.step()
+        assert low < float(operator.rates[0]) < high
 
 
 def test_fit_learns_the_rates_and_keeps_the_best() -> None:
@@ -222,8 +317,8 @@ def test_other_values_are_refused() -> None:
     for option, value in (
         ("temperature", 0.0),
         ("temperature", math.nan),
-        ("entropy_strength", -1.0),
-        ("weight_strength", math.inf),
+        ("strength", -1.0),
+        ("length_scale", math.inf),
         ("max_layers", 0),
     ):
         with pytest.raises(ParameterError, match=option):

@@ -20,7 +20,7 @@ NUMBERS = {
     "temperature": (0.3,),
 }
 # Options that change no mask, or are varied by the contract itself.
-OTHERS = {"p", "entropy_strength", "weight_strength", "max_layers"}
+OTHERS = {"p", "length_scale", "strength", "max_layers"}
 
 
 def choices(name: str, option: str) -> tuple[object, ...]:

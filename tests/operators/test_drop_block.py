@@ -187,6 +187,15 @@ def test_degenerate_graphs() -> None:
     assert DropBlock().eval()(x) is x
 
 
+@pytest.mark.parametrize("p", [0.23, 0.236, 0.25, 0.999, 1e-12])
+@pytest.mark.parametrize("edge_index", [torch.empty(2, 0).long(), torch.tensor([[0], [1]])])
+def test_balls_of_single_nodes_have_the_rate_itself(p: float, edge_index: Tensor) -> None:
+    """Where nothing is to be found, rounding must not lose it."""
+    operator = DropBlock(p=p, radius=0)
+    assert float(operator.mean_factors(edge_index, 2).mean()) == pytest.approx(1)
+    operator.start_pass(0)(torch.ones(2, 3), edge_index)
+
+
 def test_other_values_are_refused() -> None:
     x, edge_index = torch.ones(3, 2), tensor([(0, 1)])
     with pytest.raises(ParameterError, match="needs the edge_index of the features, got none"):

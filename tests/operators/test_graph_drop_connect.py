@@ -97,7 +97,7 @@ def test_rates_are_learnt_by_layer_and_block(case: Any) -> None:
 
         def loss() -> Tensor:
             handle.operator.start_pass(2)
-            out = model(case.x, case.edge_index).square().sum() + operator.penalty()
+            out = model(case.x, case.edge_index).square().sum() + operator.regularization()
             handle.operator.end_pass()
             result: Tensor = out
             return result
@@ -116,19 +116,19 @@ def test_rates_are_learnt_by_layer_and_block(case: Any) -> None:
                 torch.testing.assert_close(difference, gradient[layer, block], rtol=1e-5, atol=0)
 
 
-def test_the_penalty_is_the_negative_entropy_of_what_acted(case: Any) -> None:
-    operator = GraphDropConnect(p=0.3, entropy_strength=0.5)
-    assert float(operator.penalty().detach()) == 0
+def test_the_regularizer_is_the_negative_entropy_of_what_acted(case: Any) -> None:
+    operator = GraphDropConnect(p=0.3, strength=0.5)
+    assert float(operator.regularization().detach()) == 0
     case.run(operator, 0)
     p = torch.tensor(0.3)
     entropy = -(p * p.log() + (1 - p) * (1 - p).log())
-    torch.testing.assert_close(operator.penalty(), -0.5 * 4 * entropy)
+    torch.testing.assert_close(operator.regularization(), -0.5 * 4 * entropy)
 
 
-def test_at_p_one_there_is_no_rate_to_penalize(case: Any) -> None:
+def test_at_p_one_there_is_no_rate_to_regularize(case: Any) -> None:
     operator = GraphDropConnect(p=1.0)
     case.run(operator, 0)
-    assert float(operator.penalty()) == 0
+    assert float(operator.regularization()) == 0
 
 
 def test_evaluation_is_clean_and_p_one_gives_zeros(case: Any) -> None:
@@ -147,9 +147,11 @@ def test_evaluation_is_clean_and_p_one_gives_zeros(case: Any) -> None:
     ("options", "message"),
     [
         ({"blocks": 0}, "blocks must be 1 or more, got 0"),
+        ({"blocks": 1.5}, "blocks must be 1 or more, got 1.5"),
+        ({"max_layers": 1.5}, "max_layers must be 1 or more, got 1.5"),
         ({"max_layers": 0}, "max_layers must be 1 or more, got 0"),
         ({"temperature": 0.0}, "temperature must be above 0 and finite, got 0"),
-        ({"entropy_strength": -1.0}, "entropy_strength must be 0 or more, got -1"),
+        ({"strength": -1.0}, "strength must be 0 or more, got -1"),
     ],
 )
 def test_other_options_are_refused(options: dict[str, Any], message: str) -> None:

@@ -50,3 +50,8 @@ def test_the_expected_adjacency_is_that_of_theory() -> None:
     measurements = list(measure_adjacency(RemoveNode()))
     assert len(measurements) == 4
     assert all(one.passed for one in measurements)
+
+
+def test_the_mean_is_exact_in_float64() -> None:
+    edge_index = torch.tensor([[0, 1], [1, 1]])
+    assert RemoveNode(0.3).mean_factors(edge_index, 2).tolist() == [0.7**2, 1.0]
