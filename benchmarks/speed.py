@@ -56,9 +56,9 @@ class Row:
 
     Args:
         name: what is computed.
-        bar: the bound on `ratio`, with its sense in `ratio_is`.
         ratio_is: which two numbers are divided.
-        ratio: what was measured; one unit is better below the bar unless `higher`.
+        bar: the bound on `ratio`.
+        ratio: what was measured; good at or below the bar, unless `higher`.
         higher: whether the ratio must be at least the bar.
         milliseconds: medians and minima by way.
         checks: what was verified.

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from gnndrop.operators import OPERATORS
+from gnndrop.study.words import mark
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "compare.json"
-MARKS = {"better": " ▲", "worse": " ▼", "equivalent": " =", "undecided": ""}
 SITES = ("none", "features", "edges", "messages", "attention", "weights", "paths", "several")
 SPEED = ROOT / "benchmarks" / "results" / "speed.json"
 
@@ -52,8 +52,8 @@ def results_table(path: Path = RESULTS) -> str:
             if cell["status"] != "ok":
                 line.append("-")
                 continue
-            mark = MARKS.get(verdicts.get((dataset, model, operator), ""), "")
-            line.append(f"{100 * cell['mean']:.1f} ± {100 * cell['std']:.1f}{mark}")
+            decision = mark(verdicts.get((dataset, model, operator)))
+            line.append(f"{100 * cell['mean']:.1f} ± {100 * cell['std']:.1f}{decision}")
         lines.append("| " + " | ".join(line) + " |")
     return "\n".join(lines)
 
@@ -111,8 +111,8 @@ def _scores(name: str) -> dict[tuple[str, ...], str]:
 def uncertainty_table() -> str:
     """Return calibration and detection of errors by graph and operator, in hundredths."""
     scores = _scores("uncertainty.json")
-    marks = {
-        (v["dataset"], v["operator"], v["score"], v["task"]): MARKS[v["verdict"]]
+    decisions = {
+        (v["dataset"], v["operator"], v["score"], v["task"]): v["verdict"]
         for v in json.loads((RESULTS.parent / "uncertainty.json").read_text())["verdicts"]
         if v["baseline"] == "softmax"
     }
@@ -120,9 +120,9 @@ def uncertainty_table() -> str:
     for dataset, operator in dict.fromkeys(key[:2] for key in scores):
         line = [f"{dataset}, `{operator}`"]
         for method, score, task in TASKS.values():
-            mark = marks.get((dataset, operator, score, task), "")
+            decision = decisions.get((dataset, operator, score, task))
             cell = scores[dataset, operator, method, score, task]
-            line.append(cell + (mark if method == "mc-dropout" else ""))
+            line.append(cell + (mark(decision) if method == "mc-dropout" else ""))
         lines.append(f"| {' | '.join(line)} |")
     return "\n".join(lines)
 

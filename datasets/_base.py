@@ -129,25 +129,13 @@ class Dataset:
 
     @cached_property
     def homophily(self) -> Homophily:
-        """The four measures of homophily, computed at first use."""
+        """The five measures of homophily, computed at first use."""
         return homophily(self.data.edge_index, self.data.y)
 
     @property
     def num_classes(self) -> int:
         """Number of classes: one more than the largest label."""
         return int(self.data.y.max()) + 1
-
-    def with_split(self, index: int) -> Data:
-        """Return the graph with the masks of split `index` modulo the number of splits.
-
-        Tensors are shared with `data`, which stays as it is.
-
-        Example:
-            >>> dataset = load("karate")
-            >>> bool((dataset.with_split(13).test_mask == dataset.splits[3].test).all())
-            True
-        """
-        return _masked(self.data, self.splits[index % len(self.splits)])
 
 
 def load(name: str, root: str | Path | None = None) -> Dataset:

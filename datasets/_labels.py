@@ -1,5 +1,6 @@
 """Labels as users have them, whole numbers or names, to classes 0..C-1."""
 
+from operator import index
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -61,7 +62,7 @@ def encode_labels(labels: object) -> Labels:
             f"labels must be classes that nodes share, got {known} labels on {known} nodes; "
             "choose what holds the classes (label_col, --label-col)"
         )
-    place = {name: index for index, name in enumerate(classes)}
+    place = {name: number for number, name in enumerate(classes)}
     y = torch.tensor([-1 if name is None else place[name] for name in names])
     return Labels(y, classes, _note(classes))
 
@@ -88,20 +89,28 @@ def _values(labels: object) -> list[Any]:
 def _whole_numbers(values: list[Any]) -> list[int] | None:
     """Return the labels as integers, -1 for none; None where they are names."""
     try:
-        numbers = [-1.0 if value is None else float(value) for value in values]
+        numbers = [-1 if value is None else _number(value) for value in values]
     except (TypeError, ValueError):
         return None
     for number in numbers:
-        if not number.is_integer() or number < -1:
+        if number % 1 or number < -1:
             raise ParameterError(
-                f"labels must be classes, whole numbers from 0 or names, got {number:g}; "
+                f"labels must be classes, whole numbers from 0 or names, got {number}; "
                 "quantities are not classified, and -1 alone stands for no label"
             )
     return [int(number) for number in numbers]
 
 
+def _number(value: Any) -> float:
+    """Read an integer exactly, beyond what a float holds, too; else a float."""
+    try:
+        return int(value) if isinstance(value, str) else index(value)
+    except (TypeError, ValueError):
+        return float(value)
+
+
 def _note(classes: list[int] | list[str]) -> str:
     if classes == list(range(len(classes))):
         return ""
-    shown = [f"{index}={name}" for index, name in enumerate(classes[:SHOWN])]
+    shown = [f"{number}={name}" for number, name in enumerate(classes[:SHOWN])]
     return f"classes {', '.join(shown)}{', ...' if len(classes) > SHOWN else ''}"

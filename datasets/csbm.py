@@ -1,6 +1,7 @@
 """Contextual stochastic block models: random graphs whose homophily is chosen."""
 
 from itertools import combinations_with_replacement
+from math import inf
 
 import numpy as np
 import torch
@@ -113,9 +114,9 @@ def _blocks(
         )
     if not 0 <= homophily <= 1:
         raise ParameterError(f"homophily must be in [0, 1], got {homophily}")
-    if not (degree >= 0 and 0 <= signal < float("inf")):
+    if not (0 <= degree < inf and 0 <= signal < inf):
         raise ParameterError(
-            f"degree and signal must be at least 0, got degree={degree}, signal={signal}"
+            f"degree and signal must be finite and at least 0, got degree={degree}, signal={signal}"
         )
     if features < 1:
         raise ParameterError(f"features must be at least 1, got {features}")

@@ -76,15 +76,16 @@ def homophily(edge_index: Tensor, y: Tensor) -> Homophily:
     edge_index, y = _labelled(edge_index, y)
     if edge_index.size(1) == 0:
         return Homophily(math.nan, math.nan, math.nan, math.nan, math.nan)
+    mixing = _mixing(edge_index, y)
     return Homophily(
         edge=pyg_homophily(edge_index, y, method="edge"),
         node=pyg_homophily(edge_index, y, method="node"),
-        adjusted=adjusted_homophily(edge_index, y),
+        adjusted=_adjusted(mixing),
         # PyG refuses a single class.
         edge_insensitive=pyg_homophily(edge_index, y, method="edge_insensitive")
         if int(y.max()) > 0
         else math.nan,
-        label_informativeness=label_informativeness(edge_index, y),
+        label_informativeness=_informativeness(mixing),
     )
 
 
@@ -112,9 +113,7 @@ def adjusted_homophily(edge_index: Tensor, y: Tensor) -> float:
         >>> adjusted_homophily(torch.tensor([[0, 1], [1, 2]]), torch.tensor([0, 1, 0]))
         -1.0
     """
-    mixing = _mixing(edge_index, y)
-    by_chance = float(mixing.sum(0).square().sum())
-    return (float(mixing.trace()) - by_chance) / (1 - by_chance) if by_chance < 1 else math.nan
+    return _adjusted(_mixing(edge_index, y))
 
 
 def label_informativeness(edge_index: Tensor, y: Tensor) -> float:
@@ -139,7 +138,15 @@ def label_informativeness(edge_index: Tensor, y: Tensor) -> float:
         >>> label_informativeness(torch.tensor([[0, 1], [1, 2]]), torch.tensor([0, 1, 0]))
         1.0
     """
-    mixing = _mixing(edge_index, y)
+    return _informativeness(_mixing(edge_index, y))
+
+
+def _adjusted(mixing: Tensor) -> float:
+    by_chance = float(mixing.sum(0).square().sum())
+    return (float(mixing.trace()) - by_chance) / (1 - by_chance) if by_chance < 1 else math.nan
+
+
+def _informativeness(mixing: Tensor) -> float:
     entropy = float(torch.special.entr(mixing.sum(0)).sum())
     if entropy == 0:
         return math.nan

@@ -16,7 +16,7 @@ FLOORS = [
     {"datasets"},
     {"masks"},
     {"graph"},
-    {"inputs"},
+    {"inputs", "prepared"},
     {"kernels"},
     {"attention", "batch_norm"},
     {"operators", "propagation"},

@@ -17,7 +17,7 @@ from gnndrop.compilation import eager
 from gnndrop.errors import ParameterError
 from gnndrop.graph import Graph, Memo, endpoints, entries, is_sparse_adjacency, select_edges
 from gnndrop.kernels import masked_multiply, masked_multiply_sparse
-from gnndrop.masks import Mask, check_rate, draw_seed, inverse_scale, keep, stream_key
+from gnndrop.masks import Mask, check_rate, draw_seed, inverse_scale, stream_key
 from gnndrop.registry import Registry, format_spec
 
 Share = Literal["layer", "forward"]
@@ -382,7 +382,8 @@ class EdgeOperator(Operator):
     def kept_edges(self, graph: Graph, mask: Mask, bipartite: bool = False) -> Tensor:
         """Return which edges a mask keeps, boolean of shape (E,)."""
         coordinates = graph.coordinates(self.is_symmetric(graph, bipartite))
-        kept = keep(mask, coordinates, coordinates)
+        ones = torch.ones(len(coordinates), 1, device=coordinates.device)
+        kept = masked_multiply(ones, mask, coordinates)[:, 0] > 0
         return kept | graph.is_loop if self.protect_self_loops and not bipartite else kept
 
     @property

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gnndrop.study.report import Cell, Comparison
-from gnndrop.study.statistics import Pairing, Verdict, judge
+from gnndrop.study.statistics import Pairing, Verdict, judge, pair
 
 
 @dataclass(frozen=True)
@@ -136,19 +136,11 @@ def _gains(comparison: Comparison) -> dict[tuple[str, int, str], Gains]:
 def _pairing(contrast: Contrast, changed: Gains, base: Gains) -> Pairing:
     cell, gains = changed
     graph = next(one for one in contrast.changed.datasets if one.name == cell.dataset)
-    # Run k is on split k mod n, also where every seed is on all; the unit is the split, as in
-    # `gnndrop.study.report`.
-    units: dict[int, list[float]] = {}
-    for run, (one, other) in enumerate(zip(gains, base[1], strict=True)):
-        units.setdefault(run % graph.splits if graph.splits > 1 else run, []).append(one - other)
-    return Pairing(
-        dataset=cell.dataset,
-        model=cell.model,
-        operator=cell.operator,
-        baseline=contrast.against,
-        differences=tuple(statistics.fmean(unit) for unit in units.values()),
-        test_train_ratio=graph.test_train_ratio if graph.splits > 1 else 0.0,
-    )
+    names = (cell.dataset, cell.model, cell.operator, contrast.against)
+    effects = [one - other for one, other in zip(gains, base[1], strict=True)]
+    # Run k is on split k mod n, also where every seed is on all.
+    splits = [run % graph.splits for run in range(len(gains))]
+    return pair(names, effects, splits, graph.test_train_ratio)
 
 
 def _effect(contrast: Contrast, changed: Gains, base: Gains, verdict: Verdict) -> FactorEffect:

@@ -14,13 +14,14 @@ from gnndrop.datasets import DATASETS
 from gnndrop.errors import GnndropError, ParameterError
 from gnndrop.models import MODELS
 from gnndrop.operators import OPERATORS
-from gnndrop.registry import Registry, parse_spec, split_spec
+from gnndrop.registry import Registry, split_spec
 from gnndrop.study.figures import WIDTH, Axis, Curve, curves, difference_axis
 from gnndrop.study.ranks import Ranking, rank_in_model
 from gnndrop.study.reading import Run, Study
 from gnndrop.study.report import Cell, GraphSummary
 from gnndrop.study.statistics import Decision, Verdict
-from gnndrop.study.words import p_text, points, signed_points, verdict_sentence
+from gnndrop.study.store import flatten
+from gnndrop.study.words import MARKS, p_text, points, signed_points, verdict_sentence
 
 # What is claimed first, then what is not.
 DECISIONS: Mapping[Decision, str] = {
@@ -29,7 +30,6 @@ DECISIONS: Mapping[Decision, str] = {
     "equivalent": "Equivalent",
     "undecided": "Undecided",
 }
-MARKS: Mapping[Decision, str] = {"better": "▲", "worse": "▼", "equivalent": "=", "undecided": "?"}
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def _environment() -> Environment:
         signed=signed_points,
         p=p_text,
         shorten=_shorten,
-        flat=_flatten,
+        flat=flatten,
         counted=_count,
         sentence=_capitalize,
         known=_known,
@@ -233,7 +233,7 @@ def _sources(run: Run) -> Iterator[tuple[str, str]]:
 def _source(registry: Registry[Any], name: str) -> str | None:
     """Return the paragraph of a docstring that begins with `Source:`, else a dataset's citation."""
     try:
-        factory = registry[parse_spec(name)[0]]
+        factory = registry[name]
         declared = factory() if registry is DATASETS else factory
     except GnndropError:  # a graph of one's own, a plug-in that is not installed
         return None
@@ -260,14 +260,3 @@ def _known(score: float | None, signed: bool = False) -> str:
 def _capitalize(text: str) -> str:
     """Begin with a capital; `str.capitalize` would lower the rest."""
     return text[:1].upper() + text[1:]
-
-
-def _flatten(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return nested names and values without levels, as `train.epochs`."""
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= {f"{name}.{key}": item for key, item in value.items()}
-        else:
-            flat[name] = value
-    return flat

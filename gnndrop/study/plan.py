@@ -97,7 +97,7 @@ def plan(
         >>> [(trial.seed, trial.split) for trial in plan(config, {"graph": 2}, registry)]
         [(0, 0), (1, 1), (2, 0)]
     """
-    attempts = {name: _attempts(name, config.rates, operators) for name in config.operators}
+    tried = {name: attempts(name, config.rates, operators) for name in config.operators}
     return [
         Trial(
             dataset=dataset,
@@ -116,7 +116,7 @@ def plan(
         for model in config.models
         for run, (seed, split) in enumerate(_runs(config, dataset, split_counts[dataset]))
         for operator in config.operators
-        for restart, (spec, rate) in enumerate(attempts[operator])
+        for restart, (spec, rate) in enumerate(tried[operator])
     ]
 
 
@@ -133,10 +133,25 @@ def _runs(config: CompareConfig, dataset: str, splits: int) -> list[tuple[int, i
     return runs
 
 
-def _attempts(
+def attempts(
     operator: str, rates: tuple[float, ...], operators: Registry[Any]
 ) -> list[tuple[str, float | None]]:
-    """Return the specs to try for one operator and their rates."""
+    """Return the specs to try for one operator and their rates.
+
+    Args:
+        operator: its spec.
+        rates: the rates; without any it runs at its own.
+        operators: registry that tells whether it has an option `p`.
+
+    Raises:
+        ParameterError: if it sets `p` itself although `rates` are given.
+        UnknownNameError: if it is unknown, and `rates` are given.
+
+    Example:
+        >>> from gnndrop.operators import OPERATORS
+        >>> attempts("drop-edge", (0.1, 0.3), OPERATORS)
+        [('drop-edge:p=0.1', 0.1), ('drop-edge:p=0.3', 0.3)]
+    """
     if not rates:
         return [(operator, None)]
     if len(rates) > RESTARTS:
@@ -149,12 +164,12 @@ def _attempts(
         raise ParameterError(
             f"an operator must not set p where rates are given, got {operator!r}; leave p out"
         )
-    attempts: list[tuple[str, float | None]] = []
+    found: list[tuple[str, float | None]] = []
     for rate in rates:
         given: list[dict[str, object]] = [{"p": rate} if takes else {} for takes in takes_rate]
         specs = [
             format_spec(name, {**options, **more})
             for (name, options), more in zip(parts, given, strict=True)
         ]
-        attempts.append(("+".join(specs), rate))
-    return attempts
+        found.append(("+".join(specs), rate))
+    return found

@@ -1,27 +1,16 @@
 """`compare`: the protocol of a comparison, from names to verdicts."""
 
-import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from gnndrop.config import CompareConfig, TrainConfig
-from gnndrop.datasets import Dataset, load
-from gnndrop.errors import ParameterError
-from gnndrop.models import MODELS
+from gnndrop.datasets import Dataset
 from gnndrop.operators import OPERATORS
-from gnndrop.registry import parse_spec
-from gnndrop.study.graphs import fingerprint, summarize, write_graph
-from gnndrop.study.plan import plan
-from gnndrop.study.provenance import environment
-from gnndrop.study.report import SCHEMA, Comparison, as_json, summarize_results
-from gnndrop.study.run import OnResult, run
-from gnndrop.study.store import default_folder, open_store
-from gnndrop.study.trial import train_trial
+from gnndrop.study.plan import attempts
+from gnndrop.study.report import Comparison
+from gnndrop.study.run import OnResult
+from gnndrop.study.session import open_session
 
 OPERATORS_BY_DEFAULT = (
     "none",
@@ -111,67 +100,17 @@ def compare(
         train=train,
         device=device,
     )
-    # Whatever is wrong shall be found here, before the first trial.
     for operator in config.operators:
-        OPERATORS.make(operator)
-    check_device(device)
-    for model in config.models:
-        _ = MODELS[parse_spec(model)[0]]  # a wrong name shall not wait for the data
-    graphs = {
-        name: load(item, root) if isinstance(item, str) else item
-        for name, item in zip(config.datasets, asked, strict=True)
-    }
-    check_models(config.models, graphs.values())
-    summaries = [summarize(dataset) for dataset in graphs.values()]
-    counts = {summary.name: summary.splits for summary in summaries}
-    trials = plan(config, counts, OPERATORS)
-    here = environment()
-    identity: dict[str, Any] = {
-        "schema": SCHEMA,
-        "gnndrop": here["gnndrop"],
-        "config": asdict(config),
-        "data": {name: fingerprint(dataset) for name, dataset in graphs.items()},
-    }
-    folder = Path(out) if out is not None else default_folder(identity)
-    told = as_json([asdict(summary) for summary in summaries])
-    provenance = {"environment": here, "command": command, "graphs": told}
-    store = open_store(folder, identity, provenance)
-    with tempfile.TemporaryDirectory(prefix="gnndrop-", ignore_cleanup_errors=True) as shared:
-        files = {name: Path(shared) / f"{place}.pt" for place, name in enumerate(graphs)}
-        for name, dataset in graphs.items():
-            write_graph(dataset, files[name])
-        execute = partial(train_trial, files=files, operators=OPERATORS, models=MODELS)
-        if jobs is None and torch.device(device).type != "cpu":
-            jobs = 1
-        results = run(trials, execute, store, jobs=jobs, on_result=on_result)
-    if out is None:
-        store.remove()
-    return summarize_results(config, summaries, trials, results, here)
-
-
-def check_models(models: Sequence[str], graphs: Iterable[Dataset]) -> None:
-    """Build every model once for every shape of data; torch's generator is left alone.
-
-    Example:
-        >>> check_models(["gcn:num_layers=3"], [load("karate")])
-    """
-    shapes = {(dataset.data.num_features, dataset.num_classes) for dataset in graphs}
-    with torch.random.fork_rng(devices=[]):
-        for model in models:
-            for features, classes in sorted(shapes):
-                MODELS.make(model, in_channels=features, out_channels=classes)
-
-
-def check_device(device: str) -> None:
-    """Refuse a device that torch cannot use, in one sentence.
-
-    Example:
-        >>> check_device("cpu")
-    """
-    try:
-        torch.zeros((), device=device).item()
-    except Exception as error:  # each backend raises its own
-        raise ParameterError(
-            f"device must be one that torch can use here, got {device!r}: "
-            f"{str(error).splitlines()[0]}"
-        ) from error
+        attempts(operator, config.rates, OPERATORS)  # what is wrong shall not leave a folder
+    with open_session(
+        {"config": asdict(config)},
+        config.operators,
+        asked,
+        config.models,
+        jobs=jobs,
+        device=device,
+        out=out,
+        root=root,
+        command=command,
+    ) as session:
+        return session.compare(config, list(session.graphs.values()), on_result=on_result)

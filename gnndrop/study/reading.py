@@ -212,7 +212,7 @@ def _read_run(folder: Path, root: Path | None) -> Run:
         ),
         finished=len(results),
         planned=len(trials),
-        command=str(document.get("command", "")),
+        command=document.get("command") or "",  # a run from Python has none
     )
 
 

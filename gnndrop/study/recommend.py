@@ -25,10 +25,10 @@ from gnndrop.errors import ParameterError
 from gnndrop.operators import OPERATORS
 from gnndrop.study.plan import Trial, plan
 from gnndrop.study.report import SCHEMA, Comparison, GraphSummary, summarize_results
-from gnndrop.study.session import Session, open_session, selection_trial
+from gnndrop.study.session import Session, at_rates, open_session, selection_trial
 from gnndrop.study.statistics import MINIMUM_PAIRS, Verdict
 from gnndrop.study.store import Result
-from gnndrop.study.sweep import at_rates
+from gnndrop.study.words import points, signed_points
 
 OPERATORS_BY_DEFAULT = ("dropout", "drop-feature", "drop-node", "drop-edge", "drop-message")
 RATES_BY_DEFAULT = (0.1, 0.3, 0.5, 0.7)
@@ -98,13 +98,11 @@ class Recommendation:
             best = next((one.spec for one in self.candidates if one.validation is not None), None)
             hint = f"; best on validation is {best}" if best else ""
             return f"use none: nothing was tested yet{hint}{ending}."
-        found = (
-            f"{abs(100 * self.verdict.difference):.1f} points"
-            if self.choice != "none"
-            else f"{100 * self.verdict.difference:+.1f} points"
-        )
+        difference = self.verdict.difference
+        found = points(difference) if self.choice != "none" else signed_points(difference)
+        found += " points"
         if self.verdict.interval is not None:
-            found += " [{:.1f}, {:.1f}]".format(*(100 * end for end in self.verdict.interval))
+            found += f" [{', '.join(map(points, self.verdict.interval))}]"
         scope = ", on this split" if self.verdict.test == "paired-t" else ""
         found += f", {self.verdict.pairs} pairs{scope}"
         if self.choice != "none":
@@ -226,7 +224,7 @@ def recommend(
     with (
         tempfile.TemporaryDirectory(prefix="gnndrop-", ignore_cleanup_errors=True) as folder,
         open_session(
-            {"recommend": asdict(config)},
+            {"study": {"recommend": asdict(config)}},
             config.operators,
             (dataset,),
             config.models,

@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 from gnndrop.config import CompareConfig
 from gnndrop.study.plan import Trial
-from gnndrop.study.statistics import MINIMUM_PAIRS, Decision, Pairing, Verdict, judge
+from gnndrop.study.statistics import Decision, Pairing, Verdict, judge, pair
 from gnndrop.study.store import Result, Status
-from gnndrop.study.words import p_text, points
+from gnndrop.study.words import align, points, verdict_sentence
 
 SCHEMA = 1
 CellStatus = Status | Literal["unfinished"]
@@ -164,7 +164,7 @@ class Comparison:
 
     def sentences(self) -> list[str]:
         """Return one sentence for each verdict."""
-        return [_sentence(verdict, self.protocol) for verdict in self.verdicts]
+        return [verdict_sentence(verdict, self.protocol["margin"]) for verdict in self.verdicts]
 
     def __str__(self) -> str:
         groups = (("homophilous", self.homophilous), ("heterophilous", self.heterophilous))
@@ -183,11 +183,7 @@ class Comparison:
         operators, models = (list(dict.fromkeys(names)) for names in zip(*shown, strict=True))
         lines = [["", *models]]
         lines += [[name, *(shown[name, model] for model in models)] for name in operators]
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        return "\n".join(
-            "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
-            for line in lines
-        )
+        return align(lines)
 
 
 _MARKS: Mapping[Decision, str] = {
@@ -234,7 +230,9 @@ def summarize_results(
                 cells.append(cell)
                 if operator != config.operators[0] and cell.status != "not-applicable":
                     names = (graph.name, model, operator, config.operators[0])
-                    pairings.append(_pair(names, runs, baseline, graph.test_train_ratio))
+                    differences = [_difference(runs[run], baseline[run]) for run in runs]
+                    splits = [split for _, split in runs]
+                    pairings.append(pair(names, differences, splits, graph.test_train_ratio))
     return Comparison(
         cells=tuple(cells),
         verdicts=tuple(judge(pairings, margin=config.margin, alpha=config.alpha)),
@@ -260,6 +258,11 @@ def _best(restarts: Sequence[Result | None]) -> Result | None:
 def _test_score(restarts: Sequence[Result | None]) -> float | None:
     best = _best(restarts)
     return best.test if best else None
+
+
+def _difference(ours: Sequence[Result | None], theirs: Sequence[Result | None]) -> float | None:
+    score, baseline = _test_score(ours), _test_score(theirs)
+    return None if score is None or baseline is None else score - baseline
 
 
 def _cell(
@@ -294,78 +297,6 @@ def _status(statuses: set[Status], is_finished: bool) -> CellStatus:
         return "unfinished"
     # A trial that does not apply among others that do leaves its run without a score.
     return "ok" if statuses == {"ok"} else "failed"
-
-
-def _pair(
-    names: tuple[str, str, str, str],
-    runs: Mapping[tuple[int, int], Sequence[Result | None]],
-    baseline: Mapping[tuple[int, int], Sequence[Result | None]],
-    test_train_ratio: float,
-) -> Pairing:
-    """Pair the runs; where splits vary the unit is the split, over whose seeds scores are averaged.
-
-    A split of which one run is missing is missing.
-    """
-    splits = {split for _, split in runs}
-    units: dict[int, list[float | None]] = {}
-    for (seed, split), restarts in runs.items():
-        ours, theirs = _test_score(restarts), _test_score(baseline[seed, split])
-        difference = None if ours is None or theirs is None else ours - theirs
-        units.setdefault(split if len(splits) > 1 else seed, []).append(difference)
-    complete = [
-        [value for value in unit if value is not None]
-        for unit in units.values()
-        if None not in unit
-    ]
-    return Pairing(
-        *names,
-        differences=tuple(statistics.fmean(unit) for unit in complete),
-        test_train_ratio=test_train_ratio if len(splits) > 1 else 0.0,
-        missing=len(units) - len(complete),
-    )
-
-
-def _sentence(verdict: Verdict, protocol: Mapping[str, Any]) -> str:
-    place = f"in {verdict.model} on {verdict.dataset}"
-    scope = ", on this split" if verdict.test == "paired-t" else ""
-    return f"{verdict.operator} {_claim(verdict, protocol)} {place}{scope}."
-
-
-def _claim(verdict: Verdict, protocol: Mapping[str, Any]) -> str:
-    against = verdict.baseline
-    if verdict.missing:
-        return (
-            f"against {against} is undecided: {verdict.missing} of "
-            f"{verdict.missing + verdict.pairs} pairs are missing, because trials failed or have "
-            "not run,"
-        )
-    # Below two pairs there is a difference at most, and no test of it.
-    if verdict.difference is None or verdict.interval is None:
-        return (
-            f"against {against} is undecided: it takes {MINIMUM_PAIRS} pairs, got {verdict.pairs},"
-        )
-    low, high = verdict.interval
-    if verdict.verdict == "worse":
-        low, high = -high, -low
-    interval = f"{100 * (1 - protocol['alpha']):g} % interval {points(low)} to {points(high)}"
-    pairs = f"{verdict.pairs} pairs"
-    if verdict.verdict in ("better", "worse"):
-        return (
-            f"is {verdict.verdict} than {against} by {points(abs(verdict.difference))} points "
-            f"({interval}, adjusted {p_text(verdict.p_adjusted)}, {pairs})"
-        )
-    difference = f"difference {points(verdict.difference)} points, {interval}"
-    if verdict.verdict == "equivalent":
-        margin = 100 * protocol["margin"]
-        return (
-            f"is equivalent to {against} within {margin:g} point{'s' * (margin != 1)} "
-            f"({difference}, adjusted {p_text(verdict.equivalence_p_adjusted)}, {pairs})"
-        )
-    few = f", of the {MINIMUM_PAIRS} it takes" if verdict.pairs < MINIMUM_PAIRS else ""
-    return (
-        f"against {against} is undecided "
-        f"({difference}, adjusted {p_text(verdict.p_adjusted)}, {pairs}{few})"
-    )
 
 
 def _score(cell: Cell) -> str:

@@ -3,6 +3,7 @@
 import functools
 import math
 import os
+import signal
 import threading
 import time
 from collections import deque
@@ -11,7 +12,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import closing
 
 import joblib
-from joblib.externals.loky import get_reusable_executor
+from joblib.executor import get_memmapping_executor
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from gnndrop.errors import AttachError, GnndropError, ParameterError
@@ -102,7 +103,14 @@ def _parallel(
 
     When a worker dies, the trials that were in flight are yielded with None, and that is the end.
     """
-    executor = get_reusable_executor(workers, env=dict.fromkeys(THREADS, "1"))
+    # joblib's, not loky's own: the last one is kept, and `joblib.Parallel` takes it for its own.
+    executor = get_memmapping_executor(
+        workers,
+        env=dict.fromkeys(THREADS, "1"),
+        # Ctrl-C reaches the whole group: the driver alone answers, and stops its workers.
+        initializer=signal.signal,
+        initargs=(signal.SIGINT, signal.SIG_IGN),
+    )
     running: dict[Future[Result], Trial] = {}
     try:
         while queue or running:

@@ -1,11 +1,13 @@
-"""A session: a run folder, graphs and workers, for studies that train more than one `compare`."""
+"""A session: the run folder, graphs and workers of a study."""
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+
+import torch
 
 from gnndrop.config import CompareConfig, TrainConfig
 from gnndrop.datasets import Dataset, load
@@ -15,9 +17,8 @@ from gnndrop.operators import OPERATORS
 from gnndrop.registry import parse_spec
 from gnndrop.study.graphs import fingerprint, summarize, write_graph
 from gnndrop.study.plan import RUNS, Trial, plan
-from gnndrop.study.protocol import check_device, check_models
 from gnndrop.study.provenance import environment
-from gnndrop.study.report import SCHEMA, Comparison, GraphSummary, summarize_results
+from gnndrop.study.report import SCHEMA, Comparison, GraphSummary, as_json, summarize_results
 from gnndrop.study.run import Execute, OnResult, run
 from gnndrop.study.store import Result, Store, default_folder, open_store
 from gnndrop.study.trial import train_trial
@@ -72,7 +73,7 @@ class Session:
 
 @contextmanager
 def open_session(
-    study: Mapping[str, object],
+    identity: Mapping[str, object],
     operators: Sequence[str],
     datasets: Sequence[str | Dataset],
     models: Sequence[str],
@@ -86,7 +87,7 @@ def open_session(
     """Check what a study names, load its graphs and open its run folder.
 
     Args:
-        study: what must be equal to resume, fit for JSON.
+        identity: what must be equal to resume, fit for JSON.
         operators: specs of the operators.
         datasets: specs, or datasets of your own.
         models: specs of the models.
@@ -98,8 +99,8 @@ def open_session(
 
     Raises:
         UnknownNameError: if an operator, dataset or model is unknown.
-        ParameterError: if a spec cannot be read, the device cannot be used, `jobs` is below 1, or
-            `out` belongs to another study.
+        ParameterError: if a spec cannot be read, the device cannot be used, `jobs` is below 1, a
+            dataset has no split, or `out` belongs to another study.
         DataError: if a dataset is missing, corrupt or cannot be fetched.
 
     Example:
@@ -118,21 +119,24 @@ def open_session(
     loaded = [load(item, root) if isinstance(item, str) else item for item in datasets]
     names = [item if isinstance(item, str) else item.name for item in datasets]
     check_models(models, loaded)
+    graphs = {name: summarize(one) for name, one in zip(names, loaded, strict=True)}
     here = environment()
     identity = {
         "schema": SCHEMA,
         "gnndrop": here["gnndrop"],
-        "study": study,
+        **identity,
         "data": {name: fingerprint(one) for name, one in zip(names, loaded, strict=True)},
     }
     folder = Path(out) if out is not None else default_folder(identity)
-    store = open_store(folder, identity, {"environment": here, "command": command})
+    told = as_json([asdict(graph) for graph in graphs.values()])
+    provenance = {"environment": here, "command": command, "graphs": told}
+    store = open_store(folder, identity, provenance)
     with tempfile.TemporaryDirectory(prefix="gnndrop-", ignore_cleanup_errors=True) as shared:
         files = {name: Path(shared) / f"{place}.pt" for place, name in enumerate(names)}
         for name, dataset in zip(names, loaded, strict=True):
             write_graph(dataset, files[name])
         yield Session(
-            graphs={name: summarize(one) for name, one in zip(names, loaded, strict=True)},
+            graphs=graphs,
             store=store,
             execute=partial(train_trial, files=files, operators=OPERATORS, models=MODELS),
             jobs=1 if jobs is None and not device.startswith("cpu") else jobs,
@@ -184,3 +188,54 @@ def selection_trial(
         train=train,
         device=device,
     )
+
+
+def at_rates(operator: str, rates: Sequence[float]) -> list[tuple[str, float]]:
+    """Return the spec of an operator at every rate, as a comparison would try them.
+
+    Raises:
+        UnknownNameError: if it is unknown.
+        ParameterError: if it has no option p or sets it itself, or a rate is out of its range.
+
+    Example:
+        >>> at_rates("drop-edge:symmetric=true", [0.3])
+        [('drop-edge:symmetric=true,p=0.3', 0.3)]
+    """
+    found: list[tuple[str, float | None]] = []
+    if operator != "none":
+        config = CompareConfig(("none", operator), ("graph",), ("model",), 1, rates=tuple(rates))
+        trials = plan(config, {"graph": 1}, OPERATORS)
+        found = [(trial.spec, trial.rate) for trial in trials if trial.operator == operator]
+    if not found or any(rate is None for _, rate in found):
+        raise ParameterError(
+            f"operators must have a rate p to vary, got {operator!r}; none is always added"
+        )
+    return [(spec, rate) for spec, rate in found if rate is not None]
+
+
+def check_models(models: Sequence[str], graphs: Iterable[Dataset]) -> None:
+    """Build every model once for every shape of data; torch's generator is left alone.
+
+    Example:
+        >>> check_models(["gcn:num_layers=3"], [load("karate")])
+    """
+    shapes = {(dataset.data.num_features, dataset.num_classes) for dataset in graphs}
+    with torch.random.fork_rng(devices=[]):
+        for model in models:
+            for features, classes in sorted(shapes):
+                MODELS.make(model, in_channels=features, out_channels=classes)
+
+
+def check_device(device: str) -> None:
+    """Refuse a device that torch cannot use, in one sentence.
+
+    Example:
+        >>> check_device("cpu")
+    """
+    try:
+        torch.zeros((), device=device).item()
+    except Exception as error:  # each backend raises its own
+        raise ParameterError(
+            f"device must be one that torch can use here, got {device!r}: "
+            f"{str(error).splitlines()[0]}"
+        ) from error

@@ -17,7 +17,8 @@ variance s^2:
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import Literal
 
 import numpy as np
@@ -255,6 +256,46 @@ def paired_test(
     )
 
 
+def pair(
+    names: tuple[str, str, str, str],
+    differences: Sequence[float | None],
+    splits: Sequence[int],
+    test_train_ratio: float,
+) -> Pairing:
+    """Average the differences of all runs over each unit of replication.
+
+    The unit is the run, or where splits vary the split; one that lacks a difference is missing.
+
+    Args:
+        names: dataset, model, operator and baseline.
+        differences: operator minus baseline, run by run; None where a trial failed.
+        splits: index of the split of each run.
+        test_train_ratio: n_test / n_train; counts where splits vary.
+
+    Returns:
+        The pairing.
+
+    Example:
+        >>> pair(("cora", "gcn", "dropout", "none"), [1.0, 3.0, 5.0, None], [0, 1, 0, 1], 0.5)
+        Pairing(dataset='cora', ..., differences=(3.0,), test_train_ratio=0.5, missing=1)
+    """
+    varies = len(set(splits)) > 1
+    units: dict[int, list[float | None]] = {}
+    for run, (difference, split) in enumerate(zip(differences, splits, strict=True)):
+        units.setdefault(split if varies else run, []).append(difference)
+    complete = [
+        [value for value in unit if value is not None]
+        for unit in units.values()
+        if None not in unit
+    ]
+    return Pairing(
+        *names,
+        differences=tuple(map(fmean, complete)),
+        test_train_ratio=test_train_ratio if varies else 0.0,
+        missing=len(units) - len(complete),
+    )
+
+
 def judge(
     pairings: Sequence[Pairing], *, margin: float = 0.01, alpha: float = 0.05
 ) -> list[Verdict]:
@@ -283,11 +324,12 @@ def judge(
         for pairing in pairings
     ]
     # A test over the pairs that did not fail is no test of what was asked.
-    complete = [not pairing.missing for pairing in pairings]
-    differ = [test.p_value if whole else None for test, whole in zip(tests, complete, strict=True)]
-    equal = [
-        test.equivalence_p if whole else None for test, whole in zip(tests, complete, strict=True)
+    tests = [
+        replace(test, interval=None, p_value=None, equivalence_p=None) if pairing.missing else test
+        for pairing, test in zip(pairings, tests, strict=True)
     ]
+    differ = _holm_known([test.p_value for test in tests])
+    equal = _holm_known([test.equivalence_p for test in tests])
     return [
         Verdict(
             dataset=pairing.dataset,
@@ -295,22 +337,18 @@ def judge(
             operator=pairing.operator,
             baseline=pairing.baseline,
             difference=test.difference,
-            interval=test.interval if not pairing.missing else None,
-            p_value=p_value,
+            interval=test.interval,
+            p_value=test.p_value,
             p_adjusted=p_adjusted,
-            equivalence_p=p_equal,
-            equivalence_p_adjusted=p_equal_adjusted,
-            wilcoxon_p=wilcoxon(pairing.differences)
-            if test.interval and not pairing.missing
-            else None,
+            equivalence_p=test.equivalence_p,
+            equivalence_p_adjusted=p_equal,
+            wilcoxon_p=wilcoxon(pairing.differences) if test.interval else None,
             test=test.test,
             pairs=test.pairs,
             missing=pairing.missing,
-            verdict=_decide(test, p_adjusted, p_equal_adjusted, alpha),
+            verdict=_decide(test, p_adjusted, p_equal, alpha),
         )
-        for pairing, test, p_value, p_adjusted, p_equal, p_equal_adjusted in zip(
-            pairings, tests, differ, _holm_known(differ), equal, _holm_known(equal), strict=True
-        )
+        for pairing, test, p_adjusted, p_equal in zip(pairings, tests, differ, equal, strict=True)
     ]
 
 

@@ -20,7 +20,7 @@ import pooch
 from pydantic import TypeAdapter
 
 from gnndrop.errors import DataError, ParameterError
-from gnndrop.study.files import replace_text
+from gnndrop.study.files import replace_bytes
 from gnndrop.study.plan import Trial, digest
 
 SAID = 3  # differences that an error names
@@ -71,14 +71,7 @@ class Store:
         Raises:
             DataError: if the file cannot be written.
         """
-        path = self._path(result.trial)
-        try:
-            _write_json(path, asdict(result))
-        except OSError as error:
-            raise DataError(
-                f"the run folder must be writable, got {error.strerror!r} at {path}; finished "
-                "trials are kept: make room and run the same command again"
-            ) from error
+        self._write(self._path(result.trial), _as_json(asdict(result)))
 
     def results(self, trials: Iterable[Trial]) -> dict[str, Result]:
         """Return the results of those of the trials that are finished, by key."""
@@ -88,6 +81,15 @@ class Store:
     def remove(self) -> None:
         """Delete the run folder."""
         shutil.rmtree(self.folder, ignore_errors=True)  # another process may be deleting it, too
+
+    def _write(self, path: Path, content: bytes) -> None:
+        try:
+            _replace(path, content)
+        except OSError as error:
+            raise DataError(
+                f"the run folder must be writable, got {error.strerror!r} at {path}; finished "
+                "trials are kept: make room and run the same command again"
+            ) from error
 
     def _path(self, trial: Trial) -> Path:
         return self.folder / "trials" / f"{trial.key}.json"
@@ -111,7 +113,7 @@ def default_folder(identity: Mapping[str, object]) -> Path:
     The cache is `GNNDROP_CACHE` where it is set, else the system's place for caches.
     """
     cache = os.environ.get("GNNDROP_CACHE") or pooch.os_cache("gnndrop")
-    return Path(cache) / "runs" / digest(identity)[:16]
+    return Path(cache).expanduser() / "runs" / digest(identity)[:16]
 
 
 def open_store(
@@ -147,7 +149,7 @@ def open_store(
         )
     try:
         if not path.exists():
-            _write_json(path, {**identity, **provenance})
+            _replace(path, _as_json({**identity, **provenance}))
         # Read even what was just written: another process may have been faster.
         there = json.loads(path.read_bytes())
     except OSError as error:
@@ -161,7 +163,7 @@ def open_store(
             "choose another folder"
         ) from error
     here = json.loads(json.dumps(identity))
-    old, new = dict(_flatten(there)), dict(_flatten(here))
+    old, new = dict(flatten(there)), dict(flatten(here))
     differing = [
         key for key in old | new if key.split(".")[0] in here and old.get(key) != new.get(key)
     ]
@@ -177,16 +179,25 @@ def open_store(
     return Store(folder)
 
 
-def _flatten(value: object, prefix: str = "") -> Iterator[tuple[str, object]]:
-    """Yield the leaves of nested mappings with their dotted paths."""
+def flatten(value: object, prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Yield the leaves of nested dictionaries with their dotted paths.
+
+    Example:
+        >>> dict(flatten({"seeds": 10, "train": {"epochs": 200}}))
+        {'seeds': 10, 'train.epochs': 200}
+    """
     if not isinstance(value, dict):
         yield prefix, value
         return
     for key, item in value.items():
-        yield from _flatten(item, f"{prefix}.{key}" if prefix else key)
+        yield from flatten(item, f"{prefix}.{key}" if prefix else key)
 
 
-def _write_json(path: Path, value: object) -> None:
+def _as_json(value: object) -> bytes:
+    return json.dumps(value, indent=1, allow_nan=False).encode()
+
+
+def _replace(path: Path, content: bytes) -> None:
     """Replace a file atomically; its folder is made where it is missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    replace_text(path, json.dumps(value, indent=1, allow_nan=False))
+    replace_bytes(path, content)

@@ -16,13 +16,13 @@ from typing import Any, Literal
 
 from gnndrop.config import CompareConfig, TrainConfig
 from gnndrop.errors import ParameterError
-from gnndrop.operators import OPERATORS
 from gnndrop.registry import did_you_mean, format_spec, parse_spec
-from gnndrop.study.plan import Trial, plan
+from gnndrop.study.plan import Trial
 from gnndrop.study.report import SCHEMA, Comparison, Failure
 from gnndrop.study.run import OnResult
-from gnndrop.study.session import Session, open_session
+from gnndrop.study.session import Session, at_rates, open_session
 from gnndrop.study.statistics import Decision, Pairing, Verdict, judge
+from gnndrop.study.words import MARKS, align, points, signed_points
 
 # Every axis with the values it takes where none are given.
 AXES: Mapping[str, tuple[float, ...]] = {
@@ -101,6 +101,7 @@ class Claim:
         heterophilous: gain in the other half.
         answer: `supported` (worse there, better here), `contradicted` (better there or worse here),
             else `undecided`.
+        values: the values of the homophilous half.
     """
 
     dataset: str
@@ -109,6 +110,7 @@ class Claim:
     homophilous: Verdict | None
     heterophilous: Verdict | None
     answer: Answer
+    values: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,8 @@ class Sweep:
         rates: the rates; those of the axis in a sweep over the rate.
         points: one for each dataset, model, operator, value and rate, `none` first.
         claims: one for each operator in a sweep over homophily, else empty.
-        homophilous: the values of a sweep over homophily that belong to the homophilous half.
+        homophilous: the values of a sweep over homophily that belong to the homophilous half of a
+            graph; where graphs differ, each claim has its own.
         failures: the trials that failed.
         protocol: the fields of `CompareConfig`; its specs name the points.
         environment: versions and machine.
@@ -145,13 +148,8 @@ class Sweep:
         """Return everything as JSON's types."""
         fields = asdict(self)
         order = ("over", "values", "rates", "homophilous", "environment", "protocol")
-        return {
-            "schema": SCHEMA,
-            **{name: fields[name] for name in order},
-            "points": fields["points"],
-            "claims": fields["claims"],
-            "failures": fields["failures"],
-        }
+        names = (*order, "points", "claims", "failures")
+        return {"schema": SCHEMA, **{name: fields[name] for name in names}}
 
     def to_csv(self) -> str:
         """Return a table with one line for each point; what does not exist is empty."""
@@ -198,19 +196,15 @@ class Sweep:
         for name, texts in cells.items():
             # In a sweep over the rate `none` is one point, which stands for every rate.
             lines.append([name, *(texts.get(value, texts.get(None, "")) for value in self.values)])
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        return "\n".join(
-            "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
-            for line in lines
-        )
+        return align(lines)
 
     def _sentence(self, claim: Claim) -> str:
         halves = (
-            ("homophily", claim.homophilous, self.homophilous),
+            ("homophily", claim.homophilous, claim.values),
             (
                 "heterophily",
                 claim.heterophilous,
-                tuple(value for value in self.values if value not in self.homophilous),
+                tuple(value for value in self.values if value not in claim.values),
             ),
         )
         found = [
@@ -311,7 +305,7 @@ def sweep(
     )
     draws = over in OF_THE_GRAPH
     with open_session(
-        {"sweep": over, **asdict(config)},
+        {"study": {"sweep": over, **asdict(config)}},
         config.operators,
         [draw for name in config.datasets for draw in _draws(name, seeds if draws else 0)],
         config.models,
@@ -323,21 +317,21 @@ def sweep(
     ) as session:
         comparison = _compare(session, config, draws, on_result)
     kinds = {graph.name: graph.homophilous for graph in comparison.datasets}
-    homophilous = tuple(
-        value
-        for (dataset, _), (_, _, value) in places.items()
-        if over == "homophily" and value is not None and kinds[dataset]
-    )
+    homophilous = {  # by graph: where this half begins depends on the number of classes
+        (data, value)
+        for (dataset, _), (data, _, value) in places.items()
+        if over == "homophily" and kinds[dataset]
+    }
     points = tuple(_points(comparison, places, drops))
     return Sweep(
         over=over,
         values=values,
         rates=rates,
         points=points,
-        claims=tuple(_claims(points, set(homophilous), margin, alpha))
+        claims=tuple(_claims(points, values, homophilous, margin, alpha))
         if over == "homophily"
         else (),
-        homophilous=tuple(value for value in values if value in homophilous),
+        homophilous=tuple(v for v in values if any(v == value for _, value in homophilous)),
         failures=comparison.failures,
         protocol=comparison.protocol,
         environment=comparison.environment,
@@ -364,29 +358,6 @@ def read_numbers(text: str, name: str) -> tuple[float, ...]:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
         raise ParameterError(f"{name} must be numbers with commas between, got {text!r}") from None
-
-
-def at_rates(operator: str, rates: Sequence[float]) -> list[tuple[str, float]]:
-    """Return the spec of an operator at every rate, as a comparison would try them.
-
-    Raises:
-        UnknownNameError: if it is unknown.
-        ParameterError: if it has no option p or sets it itself, or a rate is out of its range.
-
-    Example:
-        >>> at_rates("drop-edge:symmetric=true", [0.3])
-        [('drop-edge:symmetric=true,p=0.3', 0.3)]
-    """
-    found: list[tuple[str, float | None]] = []
-    if operator != "none":
-        config = CompareConfig(("none", operator), ("graph",), ("model",), 1, rates=tuple(rates))
-        trials = plan(config, {"graph": 1}, OPERATORS)
-        found = [(trial.spec, trial.rate) for trial in trials if trial.operator == operator]
-    if not found or any(rate is None for _, rate in found):
-        raise ParameterError(
-            f"operators must have a rate p to vary, got {operator!r}; none is always added"
-        )
-    return [(spec, rate) for spec, rate in found if rate is not None]
 
 
 def _places(
@@ -480,7 +451,11 @@ def _points(
 
 
 def _claims(
-    points: Sequence[Point], homophilous: set[float], margin: float, alpha: float
+    points: Sequence[Point],
+    values: Sequence[float],
+    homophilous: set[tuple[str, float | None]],
+    margin: float,
+    alpha: float,
 ) -> list[Claim]:
     """Test the claim for every operator that has a place in its model."""
     baseline = {
@@ -497,14 +472,16 @@ def _claims(
             None if ours is None or theirs is None else ours - theirs
             for ours, theirs in zip(point.scores, none.scores, strict=True)
         ]
-        half = (point.dataset, point.model, point.operator, point.value in homophilous)
+        is_above = (point.dataset, point.value) in homophilous
+        half = (point.dataset, point.model, point.operator, is_above)
         halves.setdefault(half, []).append(gains)
     pairings = [_pairing(names[:3], gains) for names, gains in halves.items()]
     verdicts = dict(zip(halves, judge(pairings, margin=margin, alpha=alpha), strict=True))
     claims = []
     for names in dict.fromkeys((dataset, model, name) for dataset, model, name, _ in halves):
         above, below = verdicts.get((*names, True)), verdicts.get((*names, False))
-        claims.append(Claim(*names, above, below, _answer(above, below)))
+        own = tuple(value for value in values if (names[0], value) in homophilous)
+        claims.append(Claim(*names, above, below, _answer(above, below), own))
     return claims
 
 
@@ -529,19 +506,16 @@ def _cell_text(point: Point) -> str:
     if point.difference is None:
         return f"{100 * point.mean:.1f}" + (" (failed)" if point.status == "failed" else "")
     reach = f" ±{50 * (point.interval[1] - point.interval[0]):.1f}" if point.interval else ""
-    return f"{100 * point.difference:+.1f}{reach} {_MARKS[point.verdict or 'undecided']}"
-
-
-_MARKS: Mapping[Decision, str] = {"better": "▲", "worse": "▼", "equivalent": "=", "undecided": "?"}
+    return f"{signed_points(point.difference)}{reach} {MARKS[point.verdict or 'undecided']}"
 
 
 def _gain(verdict: Verdict) -> str:
     if verdict.difference is None or verdict.interval is None:
         return "the gain is unknown"
-    low, high = verdict.interval
+    low, high = map(points, verdict.interval)
     return (
-        f"the gain is {100 * verdict.difference:+.1f} points "
-        f"[{100 * low:.1f}, {100 * high:.1f}], {verdict.pairs} graphs"
+        f"the gain is {signed_points(verdict.difference)} points [{low}, {high}], "
+        f"{verdict.pairs} graphs"
     )
 
 

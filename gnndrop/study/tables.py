@@ -3,13 +3,13 @@
 import csv
 import io
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from gnndrop.study.reading import Run, Study
 from gnndrop.study.report import CSV_COLUMNS, Cell
-from gnndrop.study.statistics import Decision, Verdict
-from gnndrop.study.words import p_text, points, signed_points, verdict_sentence
+from gnndrop.study.statistics import Verdict
+from gnndrop.study.words import MARKS, mark, p_text, points, signed_points, verdict_sentence
 
 VERDICT_COLUMNS = ("dataset", "model", "operator", "difference", "interval", "p (Holm)", "verdict")
 FACTOR_COLUMNS = ("factor", "against", "dataset", "operator", "effect", "p (Holm)", "verdict")
@@ -30,12 +30,6 @@ _LATEX = {
     "▲": r"$\uparrow$",
     "▼": r"$\downarrow$",
     "—": "---",
-}
-_MARKS: Mapping[Decision, str] = {
-    "better": " ▲",
-    "worse": " ▼",
-    "equivalent": " =",
-    "undecided": "",
 }
 _LEGEND = "▲ better, ▼ worse, = equivalent, unmarked: undecided"
 
@@ -99,7 +93,7 @@ def render_markdown(study: Study) -> str:
         margin = run.comparison.protocol["margin"]
         if study.is_suite:
             blocks.append(f"## {escape_markdown(run.name)}")
-        claims = sorted(run.comparison.verdicts, key=lambda one: list(_MARKS).index(one.verdict))
+        claims = sorted(run.comparison.verdicts, key=lambda one: list(MARKS).index(one.verdict))
         blocks += _bullets(verdict_sentence(one, margin) for one in claims)
         blocks += [_markdown(table) for table in cell_tables(run)]
         if run.comparison.failures:
@@ -241,7 +235,7 @@ def _score(cell: Cell, verdict: Verdict | None) -> str:
     if cell.mean is None:
         return cell.status
     part = f" ({known}/{len(cell.scores)})" if known < len(cell.scores) else ""
-    return _spread(cell.mean, cell.std) + part + (_MARKS[verdict.verdict] if verdict else "")
+    return _spread(cell.mean, cell.std) + part + mark(verdict.verdict if verdict else None)
 
 
 def _spread(mean: float | None, spread: float | None) -> str:

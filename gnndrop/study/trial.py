@@ -38,15 +38,11 @@ def train_trial(
         DivergedError: if the loss is not finite.
     """
     graph = read_graph(files[trial.dataset], trial.device)
-    with _alone(trial.random_state, trial.device):
+    with alone(trial.random_state, trial.device):
         model = models.make(
             trial.model, in_channels=graph.data.num_features, out_channels=graph.classes
         )
-        with warnings.catch_warnings():
-            # A comparison shows what that costs; to say so at every trial would drown it.
-            warnings.filterwarnings("ignore", ".* acts before a batch normalization")
-            handle = attach(model.to(trial.device), operators.make(trial.spec))
-        with handle:
+        with attach(model.to(trial.device), operators.make(trial.spec)):
             fitted = fit(
                 model,
                 graph.data,
@@ -67,14 +63,19 @@ def train_trial(
 
 
 @contextmanager
-def _alone(random_state: int, device: str) -> Iterator[None]:
+def alone(random_state: int, device: str) -> Iterator[None]:
     """Seed torch's generators and use one thread; both are restored.
 
-    One thread in this process, too: sums are then the same with any number of jobs.
+    One thread in this process, too: sums are then the same with any number of jobs. What dropout
+    before a batch normalization costs, a study shows: to warn of it at every trial would drown it.
     """
     threads = torch.get_num_threads()
     kind = torch.device(device).type
-    with torch.random.fork_rng([] if kind == "cpu" else [device], device_type=kind):
+    with (
+        torch.random.fork_rng([] if kind == "cpu" else [device], device_type=kind),
+        warnings.catch_warnings(),
+    ):
+        warnings.filterwarnings("ignore", ".* acts before a batch normalization")
         # `torch.manual_seed` would also seed devices that nobody forked.
         seed = torch.default_generator.manual_seed if kind == "cpu" else torch.manual_seed
         seed(random_state)

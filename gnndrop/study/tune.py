@@ -27,6 +27,7 @@ from gnndrop.study.report import Comparison, GraphSummary
 from gnndrop.study.run import OnResult
 from gnndrop.study.session import Session, open_session, selection_trial
 from gnndrop.study.store import Result
+from gnndrop.study.words import align
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -119,15 +120,10 @@ class Tuning:
                 f"lr {found.train.learning_rate:.2g}, weight decay {found.train.weight_decay:.2g}"
             )
             lines.append([found.spec, mean, f"{100 * found.validation:.1f}", settings, found.model])
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        table = [
-            "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
-            for line in lines
-        ]
         space = "; ".join(f"{name} {values}" for name, values in self.space.items())
         return "\n".join(
             [
-                *table,
+                align(lines),
                 "",
                 *self.comparison.sentences(),
                 "",
@@ -226,7 +222,7 @@ def tune(
             _check_free(part, ("p",))
     settings = {"trials": trials, "selection_seeds": selection_seeds, "seed": seed}
     with open_session(
-        {"tune": settings, "space": _space_in_words(model), **asdict(config)},
+        {"study": {"tune": settings, "space": _space_in_words(model), **asdict(config)}},
         config.operators,
         (dataset,),
         config.models,

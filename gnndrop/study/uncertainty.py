@@ -21,10 +21,10 @@ from gnndrop.operators import OPERATORS
 from gnndrop.registry import parse_spec
 from gnndrop.study.graphs import fingerprint, summarize, write_graph
 from gnndrop.study.plan import Trial
-from gnndrop.study.protocol import check_device, check_models
 from gnndrop.study.provenance import environment
 from gnndrop.study.report import SCHEMA, Failure, GraphSummary
 from gnndrop.study.run import OnResult, run
+from gnndrop.study.session import check_device, check_models
 from gnndrop.study.store import Result, Status, default_folder, open_store
 from gnndrop.study.uncertainty_nodes import NodeTable
 from gnndrop.study.uncertainty_plan import UncertaintyConfig, plan_members
@@ -40,7 +40,7 @@ from gnndrop.study.uncertainty_report import (
 from gnndrop.study.uncertainty_scores import BINS, Run
 from gnndrop.study.uncertainty_store import Outputs, OutputStore
 from gnndrop.study.uncertainty_trial import load_weights, sample_trial
-from gnndrop.uncertainty.sampling import mc_predict
+from gnndrop.uncertainty.sampling import random_sites
 from gnndrop.uncertainty.strata import Strata, strata
 
 OPERATORS_BY_DEFAULT = ("dropout", "drop-edge")
@@ -219,7 +219,7 @@ def _sha256(path: Path) -> str:
 def _look_for_sites(
     config: UncertaintyConfig, graphs: Mapping[str, Dataset], weights: Path | None
 ) -> dict[Place, tuple[str, ...]]:
-    """Sample untrained models twice: what is random, and whether anything is, shows at once.
+    """Sample untrained models once: what is random, and whether anything is, shows at once.
 
     A model without a place for an operator is left to its trials.
 
@@ -238,13 +238,13 @@ def _look_for_sites(
                 for operator in config.operators:
                     try:
                         with attach(model, OPERATORS.make(operator)):
-                            found = mc_predict(model, graph.data, samples=2, progress=False)
+                            found = random_sites(model, graph.data)
                     except AttachError:
                         sites[name, spec, operator] = ()
                         continue
                     sites[name, spec, operator] = tuple(
                         f"{site}, {site.calls} draws a pass" if site.calls else str(site)
-                        for site in found.sites
+                        for site in found
                     )
     return sites
 

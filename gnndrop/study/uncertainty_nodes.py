@@ -12,8 +12,8 @@ from gnndrop.study.uncertainty_report import MONTE_CARLO
 from gnndrop.study.uncertainty_scores import Run
 from gnndrop.uncertainty.measures import confidence, margin
 
-FACTS = ("dataset", "model", "operator", "seed", "node", "split", "label")
-PREDICTIONS = ("prediction", "confidence", "margin", "refer")
+PLACE = ("dataset", "model", "operator", "seed", "node")
+COLUMNS = ("split", "label", "prediction", "confidence", "margin", "refer")
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +67,7 @@ class NodeTable:
             columns[f"probability_{label}"] = probs[:, label].tolist()
         place = (self.dataset, self.model, self.operator, self.seed)
         for node, facts in enumerate(zip(*columns.values(), strict=True)):
-            where = dict(zip(FACTS, (*place, node), strict=False))  # split and label are columns
+            where = dict(zip(PLACE, (*place, node), strict=True))
             yield {**where, **dict(zip(columns, facts, strict=True))}
 
     def _splits(self) -> list[str]:
@@ -97,7 +97,7 @@ def nodes_csv(tables: Sequence[NodeTable], risk: float) -> str:
         True
     """
     rows = [row for table in tables for row in table.rows(risk)]
-    columns = dict.fromkeys((*FACTS, *PREDICTIONS, *(name for row in rows for name in row)))
+    columns = dict.fromkeys((*PLACE, *COLUMNS, *(name for row in rows for name in row)))
     ordered = sorted(columns, key=lambda name: name.startswith("probability_"))  # they come last
     text = io.StringIO()
     writer = csv.DictWriter(text, ordered, restval="", lineterminator="\n")

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from gnndrop.study.report import SCHEMA, Failure, GraphSummary, as_json
-from gnndrop.study.statistics import Decision, Pairing, Test, judge, paired_test
+from gnndrop.study.statistics import Verdict, judge, pair, paired_test
 from gnndrop.study.store import Status
 from gnndrop.uncertainty.strata import MINIMUM_NODES
 
@@ -128,48 +128,21 @@ class UncertaintyCell:
 
 
 @dataclass(frozen=True)
-class UncertaintyVerdict:
+class UncertaintyVerdict(Verdict):
     """What may be claimed of MC dropout against another method, in one task.
 
+    Its difference and interval are in the task's own direction, MC dropout minus the other;
+    `better` means better at the task.
+
     Args:
-        dataset: name of the dataset.
-        model: spec of the model.
-        operator: spec of the operator.
         task: name of the task.
         score: what MC dropout ranks nodes by; empty for a prediction task.
-        baseline: the other method.
-        baseline_score: what it ranks nodes by.
-        difference: mean difference, MC dropout minus the other, in the task's own direction.
-        interval: its confidence interval, not adjusted.
-        p_value: two-sided p of no difference.
-        p_adjusted: the same after Holm over the run.
-        equivalence_p: p of a difference beyond the margin.
-        equivalence_p_adjusted: the same after Holm over the run.
-        wilcoxon_p: Wilcoxon's p, for comparison; decides nothing.
-        test: `paired-t` (one fixed split) or `nadeau-bengio-t` (varying splits).
-        pairs: number of pairs.
-        missing: number of pairs that are lost.
-        verdict: whether MC dropout is `better` at the task, `worse`, `equivalent` or `undecided`.
+        baseline_score: what the baseline, the other method, ranks nodes by.
     """
 
-    dataset: str
-    model: str
-    operator: str
     task: str
     score: str
-    baseline: str
     baseline_score: str
-    difference: float | None
-    interval: tuple[float, float] | None
-    p_value: float | None
-    p_adjusted: float | None
-    equivalence_p: float | None
-    equivalence_p_adjusted: float | None
-    wilcoxon_p: float | None
-    test: Test
-    pairs: int
-    missing: int
-    verdict: Decision
 
 
 @dataclass(frozen=True)
@@ -332,8 +305,7 @@ def cells_of(scored: Scored, ratio: float, alpha: float) -> Iterator[Uncertainty
     for method, score, task in keys:
         scores = _column(scored, (method, score, task))
         known = [value for value in scores if value is not None]
-        units, _ = _units(scores, scored.splits)
-        varying = ratio if len(set(scored.splits)) > 1 else 0.0
+        units = pair((*scored.place, ""), scores, scored.splits, ratio)
         yield UncertaintyCell(
             *scored.place,
             method=method,
@@ -342,7 +314,7 @@ def cells_of(scored: Scored, ratio: float, alpha: float) -> Iterator[Uncertainty
             scores=() if scored.status == "not-applicable" else scores,
             mean=statistics.fmean(known) if known else None,
             std=statistics.stdev(known) if len(known) > 1 else None,
-            interval=paired_test(units, varying, alpha=alpha).interval,
+            interval=paired_test(units.differences, units.test_train_ratio, alpha=alpha).interval,
             seconds=scored.seconds,
             status=scored.status,
         )
@@ -376,9 +348,8 @@ def judge_all(
             None if mine is None or other is None else sign * (mine - other)
             for mine, other in zip(ours, theirs, strict=True)
         ]
-        units, missing = _units(differences, one.splits)
-        varying = ratios[one.dataset] if len(set(one.splits)) > 1 else 0.0
-        pairings.append(Pairing(*one.place, contest.baseline, tuple(units), varying, missing))
+        names = (*one.place, contest.baseline)
+        pairings.append(pair(names, differences, one.splits, ratios[one.dataset]))
     verdicts = []
     for (_, contest), found in zip(
         drafts, judge(pairings, margin=margin, alpha=alpha), strict=True
@@ -428,23 +399,6 @@ def _column(scored: Scored, key: Key) -> tuple[float | None, ...]:
     """Return a score by run; None where it is not there or not finite."""
     values = [math.nan if run is None else run.get(key, math.nan) for run in scored.scores]
     return tuple(value if math.isfinite(value) else None for value in values)
-
-
-def _units(values: Sequence[float | None], splits: Sequence[int]) -> tuple[list[float], int]:
-    """Return one value for each unit of replication, and how many units lack one.
-
-    The unit is the seed, or where splits vary the split, over whose seeds values are averaged.
-    """
-    varies = len(set(splits)) > 1
-    units: dict[int, list[float | None]] = {}
-    for seed, (value, split) in enumerate(zip(values, splits, strict=True)):
-        units.setdefault(split if varies else seed, []).append(value)
-    complete = [
-        [value for value in unit if value is not None]
-        for unit in units.values()
-        if None not in unit
-    ]
-    return [statistics.fmean(unit) for unit in complete], len(units) - len(complete)
 
 
 def _turned(verdict: UncertaintyVerdict) -> UncertaintyVerdict:

@@ -13,7 +13,7 @@ method's own errors come first. Everything is evaluated on labelled test nodes a
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -147,6 +147,17 @@ class Run:
         errors = float((~self.correct(method)[kept]).double().mean()) if kept.any() else math.nan
         return float(kept.sum() / self.test.sum()), errors
 
+    def _scores_of_nodes(self, method: str) -> dict[str, Callable[[Tensor], float]]:
+        """Return the scores of a method among the nodes that a mask names."""
+        probs, right = self.probs[method], self.correct(method)
+        unsure, sure = self.uncertainties[method, "entropy"], confidence(self.probs[method])
+        return {
+            "accuracy": lambda nodes: float(right[nodes].double().mean()),
+            "confidence": lambda nodes: float(sure[nodes].mean()),
+            "ece": lambda nodes: expected_calibration_error(probs[nodes], self.y[nodes], bins=BINS),
+            "auroc": lambda nodes: misclassification_auroc(unsure[nodes], right[nodes]),
+        }
+
     def by_stratum(
         self, groups: Mapping[str, Strata], methods: Sequence[str]
     ) -> dict[tuple[str, str, str], dict[str, float]]:
@@ -162,22 +173,12 @@ class Run:
         """
         found: dict[tuple[str, str, str], dict[str, float]] = {}
         for method in methods:
-            probs, right = self.probs[method], self.correct(method)
-            unsure = self.uncertainties[method, "entropy"]
-            sure = confidence(probs)
+            scores = self._scores_of_nodes(method)
             for by, partition in groups.items():
-                sizes = partition.sizes(self.test)
-                for number, (group, size) in enumerate(zip(partition.names, sizes, strict=True)):
-                    nodes = self.test & (partition.group == number)
-                    scores = {"nodes": float(size)}
-                    if size:
-                        scores |= {
-                            "accuracy": float(right[nodes].double().mean()),
-                            "confidence": float(sure[nodes].mean()),
-                            "ece": expected_calibration_error(
-                                probs[nodes], self.y[nodes], bins=BINS
-                            ),
-                            "auroc": misclassification_auroc(unsure[nodes], right[nodes]),
-                        }
-                    found[method, by, group] = scores
+                for group, size in zip(partition.names, partition.sizes(self.test), strict=True):
+                    found[method, by, group] = {"nodes": float(size)}
+                for name, score in scores.items():
+                    for one in partition.measure(score, self.test):
+                        if one.nodes:
+                            found[method, by, one.name][name] = one.value
         return found

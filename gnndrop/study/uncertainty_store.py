@@ -3,8 +3,7 @@
 outputs/<key>.npz    arrays of one finished trial, written before its result
 """
 
-import os
-import tempfile
+import io
 import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from gnndrop.errors import DataError
 from gnndrop.study.plan import Trial
 from gnndrop.study.store import Result, Store
 
@@ -26,6 +24,7 @@ class OutputStore(Store):
     """The finished trials in a run folder, with their arrays.
 
     Example:
+        >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     OutputStore(Path(folder)).results([])
         {}
@@ -49,21 +48,9 @@ class OutputStore(Store):
         Raises:
             DataError: if the file cannot be written.
         """
-        path = self._place(trial)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
-            try:
-                with os.fdopen(descriptor, "wb") as file:
-                    np.savez(file, **outputs)
-                Path(temporary).replace(path)
-            finally:
-                Path(temporary).unlink(missing_ok=True)
-        except OSError as error:
-            raise DataError(
-                f"the run folder must be writable, got {error.strerror!r} at {path}; finished "
-                "trials are kept: make room and run the same command again"
-            ) from error
+        content = io.BytesIO()
+        np.savez(content, **outputs)
+        self._write(self._place(trial), content.getvalue())
 
     def outputs(self, trial: Trial) -> Outputs | None:
         """Return the arrays of a trial; None where they are absent, torn, or not what we write."""

@@ -18,9 +18,7 @@ from gnndrop.registry import Registry
 from gnndrop.study.graphs import read_graph
 from gnndrop.study.plan import Trial
 from gnndrop.study.store import Result
-
-# The generators and threads of a trial: the same as those of a comparison.
-from gnndrop.study.trial import _alone
+from gnndrop.study.trial import alone
 from gnndrop.study.uncertainty_store import OutputStore
 from gnndrop.training import FitResult, fit
 from gnndrop.uncertainty.sampling import mc_predict
@@ -63,7 +61,7 @@ def sample_trial(
     graph = read_graph(files[trial.dataset], trial.device)
     # Without a label there is nothing to train on, nor to be right about.
     split = [mask & (graph.data.y >= 0) for mask in graph.splits[trial.split]]
-    with _alone(trial.random_state, trial.device):
+    with alone(trial.random_state, trial.device):
         model = models.make(
             trial.model, in_channels=graph.data.num_features, out_channels=graph.classes
         ).to(trial.device)

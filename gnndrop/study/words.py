@@ -1,6 +1,35 @@
 """How numbers and verdicts are written; torch-free."""
 
-from gnndrop.study.statistics import MINIMUM_PAIRS, Verdict
+from collections.abc import Mapping, Sequence
+
+from gnndrop.study.statistics import MINIMUM_PAIRS, Decision, Verdict
+
+MARKS: Mapping[Decision, str] = {"better": "▲", "worse": "▼", "equivalent": "=", "undecided": "?"}
+
+
+def mark(decision: Decision | None) -> str:
+    """Write what stands behind a score: nothing where it is undecided, or the baseline's.
+
+    Example:
+        >>> mark("better"), mark("undecided"), mark(None)
+        (' ▲', '', '')
+    """
+    return "" if decision is None or decision == "undecided" else f" {MARKS[decision]}"
+
+
+def align(lines: Sequence[Sequence[str]]) -> str:
+    """Write lines of cells as a table of aligned columns.
+
+    Example:
+        >>> print(align([["none", "80.0"], ["dropout", "81.0"]]))
+        none     80.0
+        dropout  81.0
+    """
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
 
 
 def points(score: float) -> str:
@@ -71,9 +100,10 @@ def _claim(verdict: Verdict, margin: float) -> str:
 
 def _numbers(verdict: Verdict) -> str:
     if verdict.missing:
-        return f"{verdict.missing} of {verdict.missing + verdict.pairs} pairs are missing"
+        lost = f"{verdict.missing} of {verdict.missing + verdict.pairs} pairs are missing"
+        return f"{lost}, because trials failed or have not run"
     if verdict.difference is None or verdict.interval is None:
-        return f"{verdict.pairs} pairs are too few for a test"
+        return f"it takes {MINIMUM_PAIRS} pairs, got {verdict.pairs}"
     low, high = map(points, verdict.interval)
     equivalent = verdict.verdict == "equivalent"
     p_value = verdict.equivalence_p_adjusted if equivalent else verdict.p_adjusted

@@ -13,7 +13,7 @@ from torch_geometric import EdgeIndex
 
 # Nodes, edges and stored features of all copies together, measured: beyond, what a step writes is
 # no longer in the cache when the next one reads it, which costs more than the calls that it saves.
-MOST_NODES = 1 << 13
+MOST_NODES = 1 << 14
 MOST_EDGES = 1 << 16
 MOST_FEATURES = 1 << 19
 # How far the outputs of a block may lie from those of a pass of its own, relative to the distance
@@ -21,22 +21,23 @@ MOST_FEATURES = 1 << 19
 ROUNDING = 1e-4
 
 
-def copies_that_pay(inputs: Sequence[Any]) -> int:
+def copies_that_pay(inputs: Sequence[Any], samples: int) -> int:
     """Return how many samples to compute at once; 1 where the inputs do not say what they are.
+
+    A divisor of the number of samples, if a good one is among the numbers that pay.
 
     Example:
         >>> graph = torch.ones(1000, 4), torch.zeros(2, 5000, dtype=torch.int64)
-        >>> copies_that_pay(graph)
-        8
+        >>> copies_that_pay(graph, 1000), copies_that_pay(graph, 997)
+        (10, 13)
     """
     if not _is_graph(inputs):
         return 1
     x, edges = inputs[0], int(inputs[1].size(1))
     features: int = x.numel() if x.layout == torch.strided else x.values().numel()
-    most: int = min(
-        MOST_NODES // max(len(x), 1), MOST_EDGES // max(edges, 1), MOST_FEATURES // max(features, 1)
-    )
-    return max(most, 1)
+    sizes = (MOST_NODES, len(x)), (MOST_EDGES, edges), (MOST_FEATURES, features)
+    most: int = max(min(most // max(size, 1) for most, size in sizes), 1)
+    return next((copies for copies in range(most, most // 2, -1) if samples % copies == 0), most)
 
 
 def replicate(inputs: Sequence[Any], copies: int) -> tuple[Any, ...] | None:

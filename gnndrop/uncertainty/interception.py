@@ -8,13 +8,14 @@ Source: `torch.overrides.TorchFunctionMode`.
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+from torch_geometric.data.data import BaseData
 
 from gnndrop.errors import ParameterError
 from gnndrop.kernels import masked_multiply
@@ -42,6 +43,31 @@ DRAWING = {
 }
 
 
+def memory(*values: Any) -> set[int]:
+    """Return where the floating numbers of tensors lie, also of those in `Data`, lists and dicts.
+
+    Views of a tensor lie where it does.
+
+    Example:
+        >>> x = torch.ones(2, 3)
+        >>> memory([x]) == memory(x[1:]) != memory(x.clone())
+        True
+    """
+    found = set()
+    for value in values:
+        if isinstance(value, BaseData):
+            found |= memory(value.to_dict())
+        elif isinstance(value, Mapping):
+            found |= memory(*value.values())
+        elif isinstance(value, list | tuple):
+            found |= memory(*value)
+        elif isinstance(value, Tensor) and value.is_floating_point():
+            if value.layout != torch.strided:
+                value = value._values() if value.is_sparse else value.values()
+            found.add(value.untyped_storage().data_ptr())
+    return found
+
+
 class Interceptor(TorchFunctionMode):
     """Masks `F.dropout` and notes every other draw while it is entered.
 
@@ -60,6 +86,8 @@ class Interceptor(TorchFunctionMode):
         """With so many rows `F.dropout` has one mask for all of them; 0 for a mask for each."""
         self.seeds: tuple[int, ...] = (0,)
         self.forced: set[str] = set()
+        self.given: set[int] = set()
+        """The `memory` that is the user's, and is never written to, whatever asks for it."""
         self.has_normalized = False
 
     def __torch_function__(
@@ -89,7 +117,7 @@ class Interceptor(TorchFunctionMode):
     def _drop(
         self, input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
     ) -> Tensor:
-        """Drop by coins of place, number of the call, row and column; never in place."""
+        """Drop by coins of place, number of the call, row and column."""
         place = self.watch.place
         if not (training or place in self.forced):
             return input
@@ -107,17 +135,21 @@ class Interceptor(TorchFunctionMode):
             scale=inverse_scale(p),
             keys=tuple(keys) if len(keys) > 1 else (),
         )
-        return masked_multiply(rows, mask).view(input.shape)
+        dropped = masked_multiply(rows, mask).view(input.shape)
+        return input.copy_(dropped) if inplace and not self._is_given(input) else dropped
+
+    def _is_given(self, value: Tensor) -> bool:
+        return not memory(value).isdisjoint(self.given)
 
     def _call_flagged(self, function: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
-        """Call a function that draws, never in place: its input may be the user's."""
+        """Call a function that draws."""
         bound = inspect.signature(function).bind(*args, **kwargs)
         bound.apply_defaults()
         p = bound.arguments.get("p", bound.arguments.get("dropout_p"))
         if bound.arguments["training"] and p != 0:
             self.watch.note(f"F.{function.__name__}", p)
-        if "inplace" in bound.arguments:
-            bound.arguments["inplace"] = False
+        if bound.arguments.get("inplace"):
+            bound.arguments["inplace"] = not self._is_given(bound.arguments["input"])
         return function(*bound.args, **bound.kwargs)
 
     def _normalize(

@@ -335,11 +335,8 @@ def variation_ratio(samples: Array) -> Tensor:
         >>> variation_ratio([[[0.9, 0.1]], [[0.8, 0.2]], [[0.6, 0.4]], [[0.3, 0.7]]])
         tensor([0.2500], dtype=torch.float64)
     """
-    values = as_samples(samples, minimum=2)
-    votes = torch.zeros_like(values[0])
-    for predicted in values.argmax(-1):  # one-hots of all samples at once would be T x N x C
-        votes.scatter_add_(1, predicted[:, None], torch.ones_like(votes[:, :1]))
-    return 1 - votes.amax(-1) / len(values)
+    predicted = as_samples(samples, minimum=2).argmax(-1)
+    return (predicted != predicted.mode(0).values).double().mean(0)
 
 
 def confidence(probs: Array) -> Tensor:
@@ -495,10 +492,6 @@ class SampleSummary:
     "Algorithms for computing the sample variance", 1983), so that every property is that of the
     stacked samples to rounding, however they were cut. Everything is float64.
 
-    Args:
-        covariance: also keep the N x (C + 1) x (C + 1) joint deviations of a node's probabilities
-            and entropy, which `mutual_information_error` needs.
-
     Example:
         >>> summary = SampleSummary()
         >>> summary.update([[[1.0, 0.0]]])
@@ -509,11 +502,9 @@ class SampleSummary:
         tensor([0.4621], dtype=torch.float64)
     """
 
-    def __init__(self, covariance: bool = False) -> None:
-        self.covariance = covariance
+    def __init__(self) -> None:
         self._probs = Moments()
         self._entropies = Moments()
-        self._joint = Moments(products=True)  # the probabilities and, last, the entropy
 
     @property
     def count(self) -> int:
@@ -554,11 +545,8 @@ class SampleSummary:
                 f"{tuple(self.mean.shape)}, got {tuple(values.shape[1:])}; "
                 "begin a new summary for another graph"
             )
-        entropies = _entropy(values) if entropies is None else entropies
-        if self.covariance:
-            self._joint.update(torch.cat([values, entropies[..., None]], -1))
         self._probs.update(values)
-        self._entropies.update(entropies)
+        self._entropies.update(_entropy(values) if entropies is None else entropies)
 
     def _known(self, minimum: int = 1) -> None:
         if self.count < minimum:
@@ -596,35 +584,10 @@ class SampleSummary:
         return self._entropies.mean
 
     @property
-    def expected_entropy_error(self) -> Tensor:
-        """Shape (N,): the Monte-Carlo standard error of the expected entropy, in nats."""
-        self._known(2)
-        return (self._entropies.variance / self.count).sqrt()
-
-    @property
     def mutual_information(self) -> Tensor:
         """Shape (N,): H(p̄) - mean_t H(p_t), in nats, at least 0; not corrected for T."""
         self._known(2)
         return (self.entropy - self.expected_entropy).clamp_min(0)
-
-    @property
-    def mutual_information_error(self) -> Tensor:
-        """Shape (N,): its Monte-Carlo standard error, as `mutual_information_error` has it.
-
-        KL(p_t ‖ p̄) = -Σ_c p_tc log p̄_c - H(p_t) is linear in what the joint deviations are of.
-
-        Raises:
-            ParameterError: unless the summary was made with `covariance=True`.
-        """
-        self._known(2)
-        if not self.covariance:
-            raise ParameterError(
-                "the error of the mutual information needs joint deviations, which this summary "
-                "does not keep; make it with SampleSummary(covariance=True)"
-            )
-        slope = -torch.cat([_safe_log(self.mean), torch.ones_like(self.mean[:, :1])], -1)
-        divergence = torch.einsum("nc,ncd,nd->n", slope, self._joint.variance, slope)
-        return (divergence.clamp_min(0) / self.count).sqrt()
 
 
 def _entropy(probs: Tensor) -> Tensor:

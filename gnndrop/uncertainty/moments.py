@@ -5,13 +5,10 @@ from torch import Tensor
 
 
 class Moments:
-    """Means and sums of squared deviations (or of products, along the last axis) over samples.
+    """Means and sums of squared deviations over samples.
 
     Merged chunk by chunk: Chan, Golub and LeVeque, "Algorithms for computing the sample variance"
     (The American Statistician 1983).
-
-    Args:
-        products: of values of shape (S, N, C) all products of two of the C, not the squares alone.
 
     Example:
         >>> moments = Moments()
@@ -21,8 +18,7 @@ class Moments:
         (tensor([3.]), tensor([7.]))
     """
 
-    def __init__(self, products: bool = False) -> None:
-        self.products = products
+    def __init__(self) -> None:
         self.count = 0
         self.mean = self.deviations = torch.zeros((), dtype=torch.float64)
 
@@ -36,12 +32,7 @@ class Moments:
         added, known, total = len(values), self.count, self.count + len(values)
         mean = values.mean(0)
         step = mean - self.mean.to(mean)
-        between = self._squares(step[None]) * (known * added / total)
-        self.deviations = self.deviations.to(mean) + between + self._squares(values - mean)
+        between = step.square() * (known * added / total)
+        self.deviations = self.deviations.to(mean) + between + (values - mean).square().sum(0)
         self.mean = mean - step * (known / total)
         self.count = total
-
-    def _squares(self, values: Tensor) -> Tensor:
-        if self.products:
-            return torch.einsum("snc,snd->ncd", values, values)
-        return values.square().sum(0)

@@ -7,7 +7,7 @@ from torch import Tensor
 from gnndrop.uncertainty.sites import Site
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Prediction:
     """The summary of T samples for N nodes (or graphs), in nats where it is an entropy.
 

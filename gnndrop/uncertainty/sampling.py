@@ -1,6 +1,7 @@
 """`mc_predict`: Monte-Carlo dropout on any model, by any of its random sites."""
 
 import inspect
+import pickle
 import random
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, nullcontext
@@ -22,7 +23,7 @@ from gnndrop.operators import Operator
 from gnndrop.propagation import accelerate
 from gnndrop.registry import did_you_mean
 from gnndrop.uncertainty.batching import agree, copies_that_pay, replicate
-from gnndrop.uncertainty.interception import DROPOUT, Interceptor
+from gnndrop.uncertainty.interception import DROPOUT, Interceptor, memory
 from gnndrop.uncertainty.prediction import Prediction
 from gnndrop.uncertainty.reuse import Reuse
 from gnndrop.uncertainty.sites import Site, Watch, audit, choose, single_operators
@@ -118,7 +119,7 @@ def mc_predict(
     seed = index(seed)
     inputs = _prepare(model, inputs)
     summary = TASKS[task](keep_samples)
-    at_once = chunk_size or copies_that_pay(inputs)
+    at_once = chunk_size or copies_that_pay(inputs, samples)
     size = chunk_size or at_once * -(-SUMMARIZED // at_once)
     error = None
     with (
@@ -143,6 +144,28 @@ def mc_predict(
     return Prediction(num_samples=done, seed=seed, task=task, sites=sampler.sites, **fields)
 
 
+def random_sites(model: nn.Module, *inputs: Any) -> tuple[Site, ...]:
+    """Return the audit of a model's sites, of one pass: see `mc_predict`.
+
+    Args:
+        model: as there.
+        inputs: as there.
+
+    Returns:
+        What `prediction.sites` would be.
+
+    Raises:
+        ParameterError: if no site is random, or the model cannot be sampled.
+
+    Example:
+        >>> model = nn.Sequential(nn.Dropout(0.001), nn.Linear(4, 2))
+        >>> str(random_sites(model, torch.ones(3, 4))[0])
+        'F.dropout at 0: stochastic'
+    """
+    with Sampler(model, _prepare(model, inputs), seed=0) as sampler:
+        return sampler.sites
+
+
 def sample_seed(seed: int, sample: int) -> int:
     """Return the seed of one sample, of 64 bits: what the masks of sample t of a seed follow.
 
@@ -163,7 +186,7 @@ class Sampler:
         operators: which sites are to be random.
         share_masks: whether nodes share masks.
         grad: whether derivatives are kept.
-        at_once: how many samples one pass may compute; by default as many as pay.
+        at_once: how many samples one pass may compute; by default one.
     """
 
     def __init__(
@@ -174,10 +197,10 @@ class Sampler:
         operators: str | Iterable[str] | None = None,
         share_masks: bool = False,
         grad: bool = False,
-        at_once: int | None = None,
+        at_once: int = 1,
     ) -> None:
         self.model, self.inputs, self.seed = model, inputs, seed
-        self.at_once = at_once or copies_that_pay(inputs)
+        self.at_once = at_once
         self.wanted = operators
         self._device = _device(inputs)
         self.share_masks = share_masks
@@ -191,6 +214,7 @@ class Sampler:
         self._last = 0
         self._num_nodes = _num_nodes(inputs) if share_masks else 0
         self._interceptor = Interceptor(self.watch, self._is_chosen)
+        self._given = memory(*model.parameters(), *model.buffers(), inputs)
         self._draws_outside = self._moves = False
 
     def __enter__(self) -> Self:
@@ -218,7 +242,9 @@ class Sampler:
         for start in range(0, len(samples), step):
             part = samples[start : start + step]
             if len(part) == step > 1 and self._try_batch(step):
-                outputs += self._split(self._call(self._batch or (), part))
+                known = [self._known.pop(sample, None) for sample in part]
+                is_known = all(output is not None for output in known)
+                outputs += known if is_known else self._split(self._call(self._batch or (), part))
             else:
                 outputs += map(self._draw_alone, part)
         return outputs
@@ -246,7 +272,9 @@ class Sampler:
         alone = self._known
         if not (blocks and all(agree(blocks[t], alone[t], alone[1 - t]) for t in (0, 1))):
             self._batch = None
-        return self._batch is not None
+            return False
+        self._known = dict(enumerate(map(_own, blocks)))
+        return True
 
     def _split(self, output: Any) -> list[Any]:
         """Return the outputs of the blocks; none where they do not stand one below the other."""
@@ -430,6 +458,7 @@ class Sampler:
             operator.start_pass(*(stream_key(seed, name) for seed in seeds))
         self._interceptor.seeds = tuple(seeds)
         self._interceptor.num_shared = self._num_nodes * len(seeds)
+        self._interceptor.given = self._given | memory(self._batch)
         if self._draws_outside:
             torch.default_generator.manual_seed(seeds[0] >> 1)
             if self._device.type == "cuda":
@@ -493,7 +522,7 @@ def _prepare_data(model: nn.Module, data: Data, normalizes: bool) -> tuple[Any, 
 def _other_generators() -> tuple[object, ...]:
     """Return the states of Python's and of numpy's generator."""
     state = np.random.get_state(legacy=False)  # noqa: NPY002 - the global one is looked at
-    return random.getstate(), repr(state)
+    return random.getstate(), pickle.dumps(state)
 
 
 def _num_nodes(inputs: Sequence[Any]) -> int:

@@ -98,6 +98,13 @@ def test_csbm_without_edges() -> None:
     assert data.num_nodes == 10
 
 
+@pytest.mark.parametrize("value", [-1.0, float("inf"), float("nan")])
+@pytest.mark.parametrize("option", ["degree", "signal"])
+def test_csbm_takes_finite_numbers(option: str, value: float) -> None:
+    with pytest.raises(ParameterError, match="degree and signal must be finite and at least 0"):
+        make_csbm(nodes=10, classes=2, homophily=0.0, **{option: value})
+
+
 @pytest.mark.usefixtures("generators_untouched")
 def test_csbm_is_its_seed() -> None:
     first, again, other = (make_csbm(nodes=80, classes=2, seed=seed) for seed in (4, 4, 5))

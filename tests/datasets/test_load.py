@@ -200,15 +200,6 @@ def test_the_csbm_pair_differs_in_homophily_alone() -> None:
     assert torch.equal(one.data.y, other.data.y)
 
 
-def test_with_split_changes_the_masks_and_nothing_else() -> None:
-    dataset = load("karate")
-    before = dataset.data.train_mask.clone()
-    data = dataset.with_split(12)
-    assert torch.equal(data.test_mask, dataset.splits[2].test)
-    assert data.x is dataset.data.x
-    assert torch.equal(dataset.data.train_mask, before)
-
-
 def test_a_dataset_is_frozen() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         load("karate").metric = "roc_auc"  # type: ignore[misc]  # frozen, as the test is about

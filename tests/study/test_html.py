@@ -172,6 +172,15 @@ def page(study):
 # What is read back.
 
 
+def test_a_run_from_python_has_no_command(make_run):
+    folder = make_run(graphs=(graph("one"),))
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "command": None}))
+    study = read_study(folder)
+    assert study.command == study.runs[0].command == ""
+    assert "Made with torch 2.13." in render_markdown(study)
+
+
 def test_a_run_is_read_back_as_it_ended(tmp_path):
     config, trials, results = write_run(tmp_path / "run", graphs=(graph("one"),))
     study = read_study(tmp_path / "run")

@@ -95,6 +95,12 @@ def test_none_is_recommended_where_nothing_is_shown_to_be_better(scored, gain):
     assert found.verdict.verdict in str(found)
 
 
+def test_nothing_is_never_negative(scored):
+    """A difference of -0.01 points is written 0.0."""
+    scored(lambda trial: 0.5 - 0.0001 * (trial.spec != "none"))
+    assert ": 0.0 points [0.0, 0.0], " in str(small())
+
+
 def test_a_candidate_that_is_best_on_validation_alone_is_not_recommended(scored):
     """Chosen among many it looks good; the fresh seeds decide."""
     seen = scored(

@@ -84,24 +84,24 @@ def test_a_cell_sums_up_its_trials(operators):
 @pytest.mark.parametrize(
     ("by", "sentence"),
     [
-        (0.05, "is better than none by 5.0 points (95 % interval 5.0 to 5.1, adjusted p < .001, "),
-        (-0.05, "is worse than none by 4.9 points (95 % interval 4.9 to 5.0, adjusted p < .001, "),
+        (0.05, "helps gcn on graph: +5.0 points [5.0, 5.1], p < .001 (Holm)"),
+        (-0.05, "hurts gcn on graph: -4.9 points [-5.0, -4.9], p < .001 (Holm)"),
         (
             -0.0005,
-            "is equivalent to none within 1 point (difference 0.0 points, 95 % interval -0.1 to "
-            "0.1, adjusted p < .001, ",
+            "is equivalent to none within 1 point in gcn on graph: 0.0 points [-0.1, 0.1], "
+            "p < .001 (equivalence, Holm)",
         ),
     ],
 )
 def test_sentences(operators, by, sentence):
     (found,) = outcome(operators, CONFIG, gain(by)).sentences()
-    assert found == f"dropout {sentence}6 pairs) in gcn on graph, on this split."
+    assert found == f"dropout {sentence}, 6 pairs, on this split."
 
 
 def test_an_undecided_sentence(operators):
     (found,) = outcome(operators, replace(CONFIG, seeds=5), gain(0.05)).sentences()
-    assert found.startswith("dropout against none is undecided (difference 5.0 points")
-    assert "5 pairs, of the 6 it takes" in found
+    assert found.startswith("dropout is undecided in gcn on graph: +5.0 points [")
+    assert found.endswith("5 pairs of the 6 it takes, on this split.")
 
 
 def test_varying_splits_are_no_single_split(operators):

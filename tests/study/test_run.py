@@ -163,6 +163,14 @@ def test_jobs_below_one_are_refused(store, trials, make_execute, jobs):
         run(trials, make_execute(), store, jobs=jobs)
 
 
+def test_joblib_works_before_and_after(store, trials, make_execute):
+    """Its workers and ours are kept in one place."""
+    for _ in range(2):
+        assert joblib.Parallel(2)(joblib.delayed(abs)(value) for value in (-1, -2)) == [1, 2]
+        run(trials, make_execute(), store, jobs=2)
+        store.remove()
+
+
 def test_nothing_to_do_starts_no_worker(store, make_execute, monkeypatch):
-    monkeypatch.setattr("gnndrop.study.run.get_reusable_executor", pytest.fail)
+    monkeypatch.setattr("gnndrop.study.run.get_memmapping_executor", pytest.fail)
     assert run([], make_execute(), store, jobs=2) == {}

@@ -122,6 +122,12 @@ def test_the_default_folder_depends_on_the_identity_alone(tmp_path, monkeypatch)
     assert folder == default_folder({"seeds": 1}) != default_folder({"seeds": 2})
 
 
+def test_the_default_folder_may_lie_in_the_users_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("GNNDROP_CACHE", "~/own")
+    assert default_folder({}).parent == tmp_path / "own" / "runs"
+
+
 def test_a_kill_loses_only_the_trial_that_was_running(store, trials, make_execute, tmp_path):
     """A process that is killed with -9 in its fourth trial leaves three; the rest follows."""
     script = tmp_path / "script.py"

@@ -11,7 +11,8 @@ from scipy import stats
 from gnndrop.config import TrainConfig
 from gnndrop.errors import ParameterError, UnknownNameError
 from gnndrop.study import compare
-from gnndrop.study.sweep import at_rates, read_numbers, sweep
+from gnndrop.study.session import at_rates
+from gnndrop.study.sweep import read_numbers, sweep
 
 GRAPH = "csbm:nodes=60,classes=2,features=4"
 SHORT = TrainConfig(epochs=2)
@@ -121,6 +122,28 @@ def test_the_claim_is_answered_by_the_signs_in_the_two_halves(scored, above, bel
     assert f"is {answer} (under homophily (0.9)" in sentence
 
 
+def test_where_a_half_begins_is_the_graphs_own_matter(scored):
+    """At 0.5 adjusted homophily is 0 with two classes, and 3/8 with five."""
+
+    def score(trial):
+        gains = {0.1: 0.05, 0.5: 0.01, 0.9: -0.05}
+        gain = 0.0 if trial.operator == "none" else gains[homophily(trial)]
+        return 0.5 + gain + 0.001 * (-1) ** trial.seed
+
+    scored(score)
+    graphs = [f"csbm:nodes=400,classes={classes},features=4" for classes in (2, 5)]
+    found = small("homophily", datasets=graphs, values=(0.1, 0.5, 0.9), rates=(0.5,), seeds=8)
+    assert found.homophilous == (0.5, 0.9)
+    two, five = found.claims
+    assert (two.values, five.values) == ((0.9,), (0.5, 0.9))
+    assert two.homophilous.difference == pytest.approx(-0.05)
+    assert two.heterophilous.difference == pytest.approx(0.03)
+    assert five.homophilous.difference == pytest.approx(-0.02)
+    assert five.heterophilous.difference == pytest.approx(0.05)
+    assert "under heterophily (0.1, 0.5)" in found.sentences()[0]
+    assert "under heterophily (0.1)" in found.sentences()[1]
+
+
 def test_a_half_is_tested_on_the_means_of_its_seeds(scored):
     """An independent reference: scipy's t interval of the means over values and rates."""
     generator = np.random.default_rng(0)
@@ -140,6 +163,15 @@ def test_a_half_is_tested_on_the_means_of_its_seeds(scored):
         assert verdict.difference == pytest.approx(gains.mean())
         assert verdict.interval == pytest.approx((interval.low, interval.high))
         assert verdict.pairs == 8
+
+
+def test_nothing_is_never_negative(scored):
+    """A gain of -0.01 points is written 0.0."""
+    scored(lambda trial: 0.5 - 0.0001 * (trial.operator != "none"))
+    text = str(small("homophily", values=(0.1, 0.9), rates=(0.3,), seeds=8))
+    assert "-0.0" not in text
+    assert "+0.0" not in text
+    assert "the gain is 0.0 points [0.0, 0.0], 8 graphs" in text
 
 
 def test_one_half_alone_decides_nothing(scored):

@@ -105,6 +105,21 @@ def test_what_was_written_is_not_unpickled(tmp_path):
     assert store.results([trial]) == {}
 
 
+def test_a_low_rate_is_not_judged_by_the_first_two_samples():
+    """Of 34 nodes at 0.001 two samples may well be equal; 200 are not."""
+    found = assess_uncertainty(
+        ["drop-edge:p=0.001"], ["karate"], seeds=1, members=1, **{**QUICK, "samples": 200}
+    )
+    assert found.study.failures == ()
+
+
+def test_a_batch_normalization_is_warned_of_once():
+    """Of eight trainings and samplings: where the sites are looked for."""
+    with pytest.warns(UserWarning, match="acts before a batch normalization") as told:
+        assess_uncertainty(["dropout"], [GRAPH], ["gcn:norm=batch"], seeds=2, members=2, **QUICK)
+    assert len(told) == 1
+
+
 def test_unlabelled_nodes_take_no_part():
     labelled = load(GRAPH)
     dataset = load(GRAPH)

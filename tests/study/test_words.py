@@ -42,8 +42,8 @@ def test_varying_splits_are_no_single_split():
 
 def test_what_cannot_be_said():
     assert "5 pairs of the 6 it takes" in sentence([0.05, 0.051, 0.05, 0.051, 0.05])
-    assert "undecided in gcn on cora: 1 pairs are too few for a test" in sentence([0.05])
-    assert "0 pairs are too few" in sentence([])
+    assert "undecided in gcn on cora: it takes 6 pairs, got 1, on" in sentence([0.05])
+    assert "it takes 6 pairs, got 0" in sentence([])
     assert "undecided in gcn on cora: 2 of 8 pairs are missing" in sentence([0.05] * 6, missing=2)
 
 

@@ -425,7 +425,7 @@ COUPLED = ["graph norm", "pair norm", "dropout_edge", "multi-head attention"]
 
 @pytest.mark.parametrize("name", [*BATCHED, *COUPLED])
 def test_blocks_are_kept_apart_or_not_used(name: str) -> None:
-    with Sampler(build(name), (X, EDGES), seed=0) as sampler:
+    with Sampler(build(name), (X, EDGES), seed=0, at_once=6) as sampler:
         sampler.draw(range(6))
         assert (sampler._batch is not None) == (name in BATCHED)
 
@@ -728,6 +728,58 @@ def test_inputs_are_not_written_to_by_dropout_in_place() -> None:
     assert torch.equal(x, X)
 
 
+class Discarding(nn.Module):
+    """Takes `Data`, and drops in place without a look at what comes back."""
+
+    def __init__(self, kind: type[nn.Module], drops_input: bool = False) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(CHANNELS, 8), nn.Linear(8, CLASSES)
+        self.drop, self.beside = kind(0.9, inplace=True), nn.Dropout(0.1)
+        self.drops_input = drops_input
+
+    def forward(self, data: Data) -> Tensor:
+        h = data.x.view(-1, CHANNELS) if self.drops_input else self.first(data.x)
+        self.drop(h)
+        return self.last(self.beside(self.first(h) if self.drops_input else h))
+
+
+@pytest.mark.parametrize("kind", [nn.Dropout, nn.AlphaDropout])
+@pytest.mark.parametrize("grad", [False, True])
+def test_dropout_in_place_acts_where_the_model_looks(kind: type[nn.Module], grad: bool) -> None:
+    """What the first layer gives is remembered, and written to: it is to be dropped every time."""
+    torch.manual_seed(0)
+    model, graph = Discarding(kind), Data(x=X, edge_index=EDGES)
+    sampled = mc_predict(model, graph, samples=600, grad=grad, task="regression")
+    model.train()
+    with torch.no_grad():
+        looped = torch.stack([model(graph) for _ in range(600)])
+    # Of 600 samples a standard deviation is off by 1/sqrt(1200) = 3 %; of tails as heavy, by more.
+    ratio = sampled.std.detach() / looped.std(0)
+    assert (ratio - 1).abs().max() < 0.5
+    assert ratio.mean() == pytest.approx(1, abs=0.05)
+
+
+@pytest.mark.parametrize("kind", [nn.Dropout, nn.AlphaDropout])
+def test_dropout_in_place_does_not_write_to_the_users_features(kind: type[nn.Module]) -> None:
+    graph = Data(x=X.clone(), edge_index=EDGES)
+    mc_predict(Discarding(kind, drops_input=True), graph, samples=3)
+    assert torch.equal(graph.x, X)
+
+
+def test_dropout_in_place_does_not_write_to_parameters() -> None:
+    class Embedding(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rows = nn.Parameter(X.clone())
+
+        def forward(self, x: Tensor) -> Tensor:
+            return F.dropout(self.rows[:NODES], training=self.training, inplace=True) + x
+
+    model = Embedding()
+    assert mc_predict(model, X, samples=3, task="regression").std.any()
+    assert torch.equal(model.rows, X)
+
+
 def test_models_that_check_their_inputs_are_sampled_one_by_one() -> None:
     class Checking(nn.Module):
         def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
@@ -884,7 +936,8 @@ def test_any_graph_and_chunks(
 
 
 def test_the_number_of_copies_depends_on_the_size() -> None:
-    assert copies_that_pay((X, EDGES)) > 100
-    assert copies_that_pay((torch.ones(5000, 2), EDGES)) == 1
-    assert copies_that_pay((torch.ones(100, 6000), EDGES)) == 1
-    assert copies_that_pay((X,)) == 1
+    assert copies_that_pay((X, EDGES), 1000) > 100
+    assert 1000 % copies_that_pay((X, EDGES), 1000) == 0
+    assert copies_that_pay((torch.ones(10_000, 2), EDGES), 100) == 1
+    assert copies_that_pay((torch.ones(100, 6000), EDGES), 100) == 1
+    assert copies_that_pay((X,), 100) == 1
