@@ -119,7 +119,7 @@ def mc_predict(
     seed = index(seed)
     inputs = _prepare(model, inputs)
     summary = TASKS[task](keep_samples)
-    at_once = chunk_size or copies_that_pay(inputs, samples)
+    at_once = chunk_size or copies_that_pay(inputs, samples if until is None else CHECK_EVERY)
     size = chunk_size or at_once * -(-SUMMARIZED // at_once)
     error = None
     with (

@@ -1,0 +1,160 @@
+"""Where an epoch of training on Cora goes: what keeps `benchmarks.speed training` from its bars.
+
+    python -m benchmarks.epoch [--epochs 300] [--data-root DIR] [--out FILE]
+
+The medians of the parts of an epoch as `fit` runs it; and for the GCN of the same operations one by
+one, each in a loop of its own on the same arrays: their sum is what an epoch would cost if nothing
+but arithmetic were left, and all of it in the caches.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch_geometric.data import Data
+from torch_geometric.nn.conv.gcn_conv import gcn_norm
+
+from gnndrop import attach
+from gnndrop.datasets import load
+from gnndrop.graph import Graph, csr_pattern
+from gnndrop.inputs import prepare_inputs
+from gnndrop.kernels import cpu
+from gnndrop.masks import Mask
+from gnndrop.models import GAT, GCN
+from gnndrop.propagation import accelerate
+from gnndrop.study.provenance import environment
+
+MASK = Mask(key=1, p=0.5, scale=2.0)
+Microseconds = dict[str, float]
+
+
+def parts(model: nn.Module, data: Data, epochs: int) -> Microseconds:
+    """Time the parts of an epoch, in order."""
+    inputs = prepare_inputs(model, data)
+    train, validation = (mask.nonzero()[:, 0] for mask in (data.train_mask, data.val_mask))
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01, weight_decay=5e-4, fused=True)
+    seconds: dict[str, list[float]] = defaultdict(list)
+
+    def timed(name: str, function: Callable[[], Any]) -> Any:
+        started = time.perf_counter()
+        result = function()
+        seconds[name].append(time.perf_counter() - started)
+        return result
+
+    def loss_of(logits: Tensor, nodes: Tensor) -> Tensor:
+        loss = F.cross_entropy(logits[nodes], data.y[nodes])
+        loss.item()
+        return loss
+
+    def evaluate() -> Tensor:
+        with torch.no_grad():
+            logits: Tensor = model(*inputs)
+            return logits
+
+    def score(logits: Tensor) -> float:
+        loss_of(logits, validation)
+        return float((logits[validation].argmax(1) == data.y[validation]).float().mean())
+
+    with accelerate(model):
+        for _ in range(epochs):
+            timed("flags, gradients", lambda: (model.train(), optimizer.zero_grad()))
+            logits = timed("forward", lambda: model(*inputs))
+            loss = timed("loss", lambda logits=logits: loss_of(logits, train))
+            timed("backward", loss.backward)
+            timed("Adam", optimizer.step)
+            timed("flags of evaluation", model.eval)
+            logits = timed("forward in evaluation", evaluate)
+            timed("score", lambda logits=logits: score(logits))
+    return {name: 1e6 * statistics.median(values) for name, values in seconds.items()}
+
+
+def operations(data: Data, repeats: int) -> Microseconds:
+    """Time the operations of a GCN's epoch, each alone."""
+    x, edge_index = prepare_inputs(GCN(data.num_features, 64, 7), data)
+    nodes, values = x.size(0), x.values()
+    words = csr_pattern(x.crow_indices(), x.col_indices(), x.size(1))
+    looped, factors = gcn_norm(edge_index, None, nodes)
+    graph, weight = Graph(looped, nodes, nodes), factors[:, None]
+    first, second = torch.randn(x.size(1), 64), torch.randn(64, 7)
+    hidden, logits = torch.randn(nodes, 64), torch.randn(nodes, 7)
+    dropped = cpu.multiply_csr(x.crow_indices(), x.col_indices(), values, None, MASK)[:, None]
+    ways: dict[str, tuple[int, Callable[[], Any]]] = {  # with how often each is called
+        "mask of the features": (
+            1,
+            lambda: cpu.multiply_csr(x.crow_indices(), x.col_indices(), values, None, MASK),
+        ),
+        "features times weights": (
+            2,
+            lambda: cpu.aggregate(words.by_target, first, dropped, None, None),
+        ),
+        "its derivative": (1, lambda: cpu.aggregate(words.by_source, hidden, dropped, None, None)),
+        "aggregation of 64 channels": (
+            3,
+            lambda: cpu.aggregate(graph.by_target, hidden, weight, None, None),
+        ),
+        "aggregation of 7 channels": (
+            3,
+            lambda: cpu.aggregate(graph.by_target, logits, weight, None, None),
+        ),
+        "bias and ReLU": (2, lambda: hidden.add(0.1).relu_()),
+        "derivative of the ReLU": (
+            1,
+            lambda: torch.ops.aten.threshold_backward(hidden, hidden, 0),
+        ),
+        "mask of the hidden layer": (2, lambda: cpu.multiply(hidden, None, MASK)),
+        "hidden layer times weights": (2, lambda: hidden @ second),
+        "its derivatives": (1, lambda: (hidden.t() @ logits, logits @ second.t())),
+    }
+    found = {}
+    for name, (calls, way) in ways.items():
+        seconds = []
+        for _ in range(repeats):
+            started = time.perf_counter()
+            way()
+            seconds.append(time.perf_counter() - started)
+        found[f"{calls} x {name}"] = 1e6 * calls * statistics.median(seconds)
+    return found
+
+
+def main() -> None:
+    """Measure and print, and write a JSON document where asked."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--epochs", type=int, default=300)
+    parser.add_argument("--data-root", default=None)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    data = load("cora", root=options.data_root).data
+    gcn, gat = GCN(data.num_features, 64, 7), GAT(data.num_features, 64, 7)
+    attach(gcn, "dropout")
+    for spec in ("dropout:p=0.6", "drop-attention:p=0.6"):
+        attach(gat, spec)
+    found = {
+        "GCN, an epoch": parts(gcn, data, options.epochs),
+        "GCN, its operations alone": operations(data, options.epochs),
+        "GAT, an epoch": parts(gat, data, options.epochs),
+    }
+    for name, times in found.items():
+        print(f"{name}: {sum(times.values()):.0f} microseconds")
+        for part, microseconds in times.items():
+            print(f"    {part:32s} {microseconds:8.0f}")
+    if options.out:
+        document = {
+            "command": "python -m benchmarks.epoch " + " ".join(sys.argv[1:]),
+            "threads": torch.get_num_threads(),
+            "environment": environment(),
+            "microseconds": found,
+        }
+        options.out.write_text(json.dumps(document, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
