@@ -434,8 +434,8 @@ def test_a_suite_page(make_suite):
     ):
         assert part in text
     links = [one["href"] for one in found.find("a")]
-    assert set(links) == {"#run-1", "https://example.org/a_b"}
-    assert "run-1" in {one.get("id") for _, one in found.elements}
+    assert set(links) == {"#run-1", "#source-1", "https://example.org/a_b"}
+    assert {"run-1", "source-1"} <= {one.get("id") for _, one in found.elements}
 
 
 # The tables.
