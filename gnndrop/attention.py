@@ -143,7 +143,7 @@ class AttentiveForward:
         if not is_ours:
             return type(layer).forward(layer, x, edge_index, *args, **kwargs)
         looped = self.propagation.prepared.looped(edge_index, x.size(0))
-        is_usual = not kwargs and layer.lin is not None and layer.res is None
+        is_usual = not kwargs and x.dim() == 2 and layer.lin is not None and layer.res is None
         if is_usual and self.propagation.is_fused:
             return self._attend(x, looped)
         layer.__dict__["add_self_loops"] = False
