@@ -31,8 +31,8 @@ def test_text_holds_the_graph_the_scores_the_verdicts_and_the_protocol(gnndrop):
     rows = [line.split() for line in run.out.splitlines()]
     assert [row[0] for row in rows if "±" in row] == ["none", "dropout"]
     (verdict,) = (line for line in run.out.splitlines() if line.startswith("- dropout "))
-    assert " none " in verdict
-    assert " in mlp on csbm:nodes=60,classes=2,features=4" in verdict
+    assert " mlp on csbm:nodes=60,classes=2,features=4: " in verdict
+    assert verdict.endswith("6 pairs, on this split.")
     assert "- 6 seeds, seed k on split k mod n; none, dropout:p=0.5\n" in run.out
     assert "- mlp:hidden_channels=64,num_layers=2," in run.out
     assert "Holm over all 1 at 0.05" in run.out
