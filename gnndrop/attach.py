@@ -815,10 +815,12 @@ def _input_maps(layer: nn.Module) -> list[nn.Module]:
         return [layer]
     width = getattr(layer, "in_channels", None)
     widths = width if isinstance(width, tuple) else (width,)
+    # Of other values: attributes of edges, and in SAGEConv what a projection has made of the input.
+    others = ("lin_edge", "lin_l") if getattr(layer, "project", False) else ("lin_edge",)
     return [
         one
         for name, one in layer.named_children()
-        if isinstance(one, nn.Linear | Linear) and name != "lin_edge"  # that of attributes
+        if isinstance(one, nn.Linear | Linear) and name not in others
         if getattr(one, "in_features", getattr(one, "in_channels", None)) in widths
     ]
 

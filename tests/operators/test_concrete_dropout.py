@@ -209,12 +209,13 @@ def test_its_gradients_are_differences_by_the_rate_and_the_weights(case: Any) ->
 
 def test_the_weights_are_those_of_the_input_of_what_it_is_attached_to() -> None:
     attention = pyg.GATConv(5, 3, heads=2, edge_dim=5, residual=True)
-    branching = pyg.SAGEConv(5, 3)
+    branching, projecting = pyg.SAGEConv(5, 3), pyg.SAGEConv(5, 3, project=True)
     deep = pyg.GINConv(nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3)))
     linear = nn.Linear(5, 3)
     for layer, expected in (
         (attention, [attention.lin.weight, attention.res.weight]),
         (branching, [branching.lin_l.weight, branching.lin_r.weight]),
+        (projecting, [projecting.lin.weight, projecting.lin_r.weight]),
         (deep, []),  # nobody says which of its maps are behind the dropout
         (linear, [linear.weight]),
     ):
