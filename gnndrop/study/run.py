@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -70,8 +71,14 @@ def run(
     left = [trial for trial in trials if trial.key not in results]
     report = on_result or (lambda done, total, result: None)
     report(len(results), len(trials), None)
-    # Closed at once when interrupted, so that the workers are stopped before anybody else goes on.
-    with closing(_perform_all(left, execute, store, jobs or joblib.cpu_count())) as finished:
+    with (
+        warnings.catch_warnings(),
+        # Closed at once when interrupted, so that the workers are stopped before anybody goes on.
+        closing(_perform_all(left, execute, store, jobs or joblib.cpu_count())) as finished,
+    ):
+        # loky replaces a worker that has grown or idled, as it should. Where warnings are errors,
+        # its word on that would end the thread that hands the results over, and we would wait on.
+        warnings.filterwarnings("ignore", "A worker stopped while some jobs", UserWarning)
         for result in finished:
             results[result.trial.key] = result
             report(len(results), len(trials), result)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import joblib
 import pytest
+from joblib.externals.loky import process_executor
 
 from gnndrop.errors import AttachError, DataError, DivergedError, ParameterError
 from gnndrop.study.run import run
@@ -81,6 +82,20 @@ def test_a_lost_worker_costs_its_own_trial_alone(
     assert "killed twice" in results[always].error
     assert count_executions(trials[1]) == 2
     assert results == store.results(trials)
+
+
+def test_a_worker_that_grows_is_replaced(store, trials, make_execute):
+    """loky gives up a worker whose memory grew by 300 MB; here one that grew by nothing."""
+
+    def look_often(trial):
+        process_executor._MAX_MEMORY_LEAK_SIZE = -(1 << 62)
+        process_executor._MEMORY_LEAK_CHECK_DELAY = -1
+        (store.folder / f"{trial.key}.pid").write_text(str(os.getpid()))
+
+    results = run(trials, make_execute(look_often), store, jobs=2)
+    workers = {path.read_text() for path in store.folder.glob("*.pid")}
+    assert {result.status for result in results.values()} == {"ok"}
+    assert len(workers) > 2
 
 
 @both
