@@ -124,7 +124,8 @@ class Propagation:
         out = aggregate(graph, x_source.flatten(1), weight, mask)
         if self.layer.aggr == "mean":
             out = out / graph.by_target.pointer.diff().clamp(min=1).to(out.dtype)[:, None]
-        return out.view(num_targets, *x_source.shape[1:])
+        # No view where none is needed: what is done to a view in place costs autograd six copies.
+        return out if x_source.dim() == 2 else out.view(num_targets, *x_source.shape[1:])
 
     def drop(self, edge_mask: EdgeMask, arguments: dict[str, Any]) -> bool:
         """Drop edges during the coming call of the layer, if that is possible here.
