@@ -1,5 +1,6 @@
 """Where torch.compile stops."""
 
+import functools
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
@@ -25,4 +26,10 @@ def eager(function: Callable[Parameters, Result]) -> Callable[Parameters, Result
         tensor([2.])
     """
     disabled: Callable[Parameters, Result] = torch.compiler.disable(function)  # type: ignore[no-untyped-call]  # untyped in torch
-    return disabled
+
+    @functools.wraps(function)
+    def call(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+        # What is disabled sets the compiler aside at every call: too dear where there is none.
+        return (disabled if torch.compiler.is_compiling() else function)(*args, **kwargs)
+
+    return call

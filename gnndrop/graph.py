@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -285,6 +285,13 @@ def plain(edge_index: Tensor) -> Tensor:
     return edge_index if unwrap is None else unwrap()
 
 
+class _Slot(NamedTuple, Generic[Value]):
+    arguments: tuple[object, ...]
+    tensors: list[Tensor]
+    versions: list[int]
+    value: Value
+
+
 class Memo(Generic[Value]):
     """Remembers what a function made of its last few arguments.
 
@@ -310,32 +317,52 @@ class Memo(Generic[Value]):
     def __init__(self, function: Callable[..., Value], capacity: int = 4) -> None:
         self.function = function
         self.capacity = capacity
-        self._slots: list[tuple[tuple[object, ...], list[int], Value]] = []
+        self._slots: list[_Slot[Value]] = []
 
     def __call__(self, *arguments: object) -> Value:
         """Return `function(*arguments)`, remembered or new."""
+        # Changed as a whole, never in place: another thread may be reading.
+        slots = self._slots
+        if slots and _is_identical(slots[0], arguments):
+            return slots[0].value
         tensors = [plain(argument) for argument in arguments if isinstance(argument, Tensor)]
         if any(tensor.is_inference() for tensor in tensors):  # they do not say when written to
             return self.function(*arguments)
-        # Changed as a whole, never in place: another thread may be reading.
-        slots = [slot for slot in self._slots if _versions(slot[0]) == slot[1]]
-        for slot in slots:
-            known, _, value = slot
-            if len(known) == len(arguments) and all(map(_same, known, arguments)):
-                latest = arguments, _versions(arguments), value  # to be known by identity next time
-                self._slots = [latest, *(other for other in slots if other is not slot)]
-                return value
-        with torch.inference_mode(False):  # what is remembered may serve in training later
-            value = self.function(*arguments)
-        self._slots = [(arguments, _versions(arguments), value), *slots][: self.capacity]
+        slots = [slot for slot in slots if _versions(slot.tensors) == slot.versions]
+        found = next((slot for slot in slots if _is_equal(slot.arguments, arguments)), None)
+        if found is None:
+            with torch.inference_mode(False):  # what is remembered may serve in training later
+                value = self.function(*arguments)
+        else:
+            value = found.value
+        latest = _Slot(arguments, tensors, _versions(tensors), value)  # known by identity next time
+        others = [slot for slot in slots if slot is not found]
+        self._slots = [latest, *others][: self.capacity]
         return value
 
     def __reduce__(self) -> tuple[object, ...]:
         return Memo, (self.function, self.capacity)
 
 
-def _versions(arguments: tuple[object, ...]) -> list[int]:
-    return [plain(argument)._version for argument in arguments if isinstance(argument, Tensor)]
+def _versions(tensors: list[Tensor]) -> list[int]:
+    return [tensor._version for tensor in tensors]
+
+
+def _is_identical(slot: _Slot[Any], arguments: tuple[object, ...]) -> bool:
+    """Whether these are the very arguments, unchanged: what is asked at every call of a layer."""
+    return (
+        len(slot.arguments) == len(arguments)
+        and all(map(_is, slot.arguments, arguments))
+        and _versions(slot.tensors) == slot.versions
+    )
+
+
+def _is(known: object, argument: object) -> bool:
+    return known is argument or (type(known) is type(argument) is int and known == argument)
+
+
+def _is_equal(known: tuple[object, ...], arguments: tuple[object, ...]) -> bool:
+    return len(known) == len(arguments) and all(map(_same, known, arguments))
 
 
 def _same(known: object, argument: object) -> bool:

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from gnndrop.kernels import reference
 
+COMPILED = (torch.float32, torch.float64)
+
 
 def backend(x: Tensor) -> ModuleType:
     """Return the compiled kernels where they serve, the reference elsewhere.
@@ -17,7 +19,7 @@ def backend(x: Tensor) -> ModuleType:
         >>> backend(torch.ones(1, dtype=torch.float16)) is reference
         True
     """
-    if x.dtype in (torch.float32, torch.float64) and x.device.type == "cpu":
+    if x.is_cpu and x.dtype in COMPILED:
         return _compiled_kernels()
     return reference
 
