@@ -84,7 +84,7 @@ class Attention:
             general: Tensor = type(layer).edge_updater(layer, edge_index, size=size, **arguments)
             return general
         source, target = alpha
-        graph = self.propagation.prepared.graph(plain(edge_index), len(source), len(target))
+        graph = self.propagation.prepared.graph(plain(edge_index), source.size(0), target.size(0))
         masks = (edge_mask or ())[:3]
         for dropping in self._sources:
             if dropping.before_softmax:

@@ -358,7 +358,14 @@ def _is_identical(slot: _Slot[Any], arguments: tuple[object, ...]) -> bool:
 
 
 def _is(known: object, argument: object) -> bool:
-    return known is argument or (type(known) is type(argument) is int and known == argument)
+    """Whether this is the same object, number, or memory: nothing that takes a look at entries."""
+    if known is argument:
+        return True
+    if type(known) is not type(argument):
+        return False
+    if type(known) is int:
+        return known == argument
+    return type(known) is Tensor and _is_alias(known, argument)
 
 
 def _is_equal(known: tuple[object, ...], arguments: tuple[object, ...]) -> bool:
@@ -387,6 +394,8 @@ def _is_alias(known: Tensor, argument: Tensor) -> bool:
         known.data_ptr() == argument.data_ptr()
         and known.shape == argument.shape
         and known.stride() == argument.stride()
+        and known.dtype == argument.dtype
+        and known.device == argument.device
     )
 
 

@@ -106,15 +106,14 @@ class Propagation:
         """Aggregate the messages of the layer."""
         if self.edge_mask is not None and not isinstance(self.layer, ATTENTIVE):
             return self._aggregate_kept(self.edge_mask, edge_index, arguments)
-        if not self._applies(edge_index, size, arguments):
+        x_source, num_targets = _ends(arguments.get("x"))
+        weight = arguments.get(FACTORS.get(type(self.layer)) or "")
+        if not self._applies(edge_index, size, x_source, num_targets, weight):
             general: Tensor = type(self.layer).propagate(
                 self.layer, edge_index, size=size, **arguments
             )
             return general
-        x_source, num_targets = _ends(arguments["x"])
-        graph = self.prepared.graph(plain(edge_index), len(x_source), num_targets)
-        name = FACTORS[type(self.layer)]
-        weight = None if name is None else arguments[name]
+        graph = self.prepared.graph(plain(edge_index), x_source.size(0), num_targets)
         mask = None
         for source in self.sources:
             mask, factor = source.message_mask(graph)
@@ -225,10 +224,9 @@ class Propagation:
             or any(source.is_active for source in self.attention_sources)
         )
 
-    def _applies(self, edge_index: Any, size: Any, arguments: dict[str, Any]) -> bool:
-        layer = self.layer
-        x_source, num_targets = _ends(arguments.get("x"))
-        weight = arguments.get(FACTORS.get(type(layer)) or "")
+    def _applies(
+        self, edge_index: Any, size: Any, x_source: Any, num_targets: int, weight: Any
+    ) -> bool:
         return (
             self._is_weighted_sum
             and self._is_wanted
@@ -238,8 +236,8 @@ class Propagation:
             and isinstance(x_source, Tensor)
             and x_source.layout == torch.strided
             and x_source.is_floating_point()
-            and x_source.dim() == (3 if layer.node_dim == 0 else 2)
-            and _fits(edge_index, size, (len(x_source), num_targets))
+            and x_source.dim() == (3 if self.layer.node_dim == 0 else 2)
+            and _fits(edge_index, size, (x_source.size(0), num_targets))
             and (weight is None or _is_factor(weight, edge_index, x_source))
         )
 
@@ -402,7 +400,7 @@ def accelerate(model: nn.Module) -> Iterator[None]:
 def _ends(x: Any) -> tuple[Any, int]:
     """Return the vectors of the sources, and the number of targets."""
     x_source, x_target = x if isinstance(x, tuple) else (x, None)
-    return x_source, len(x_source if x_target is None else x_target)
+    return x_source, (x_source if x_target is None else x_target).size(0)
 
 
 def _fits(edge_index: Tensor, size: Any, expected: tuple[int, int]) -> bool:

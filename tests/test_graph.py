@@ -24,6 +24,7 @@ from gnndrop.graph import (
     is_sparse_adjacency,
     plain,
     select_edges,
+    to_csr,
 )
 
 pytestmark = pytest.mark.filterwarnings("ignore:Sparse")  # torch calls its CSR layout beta
@@ -365,6 +366,38 @@ def test_tensors_of_inference_mode_are_not_remembered(memo, function) -> None:
         memo(edge_index)
         edge_index.zero_()
         assert memo(edge_index)[0] == [[0], [0]]
+    assert function.calls == 2
+
+
+def test_what_is_nearly_the_same_is_another_question(edge_index) -> None:
+    """The same memory read as another type or shape, fewer arguments, True for 1."""
+    memo = Memo(lambda *arguments: arguments, capacity=9)
+    floats = edge_index.view(torch.float64)
+    questions = [
+        (edge_index, 1),
+        (edge_index,),
+        (edge_index, True),
+        (edge_index, 1.0),
+        (edge_index, None),
+        (floats, 1),
+        (edge_index.view(4), 1),
+        (edge_index.t(), 1),
+    ]
+    for _ in range(3):
+        for question in questions:
+            assert list(map(type, memo(*question))) == list(map(type, question))
+            assert len(memo(*question)) == len(question)
+            assert memo(*question)[0].dtype == question[0].dtype
+            assert memo(*question)[0].shape == question[0].shape
+            assert memo(*question)[0].equal(question[0])
+
+
+def test_another_tensor_of_the_same_memory_is_known_without_a_look(memo, function) -> None:
+    matrix = to_csr(torch.eye(3))
+    before = memo(matrix.crow_indices(), 3)
+    assert memo(matrix.crow_indices(), 3) is before
+    matrix.crow_indices()[1] = 0
+    assert memo(matrix.crow_indices(), 3)[0] == [0, 0, 2, 3]
     assert function.calls == 2
 
 

@@ -291,6 +291,50 @@ def test_steps_train_and_scores_evaluate(data: Data) -> None:
     assert model.calls == [(True, True, 2), (False, False, 2)] * 3 + [(False, False, 2)]
 
 
+class Frozen(nn.Dropout):
+    """Stays in evaluation, as frozen batch normalizations do."""
+
+    def train(self, mode: bool = True) -> "Frozen":
+        return super().train(False)
+
+
+def freeze(module: nn.Module) -> nn.Module:
+    """The same by a method of the one object."""
+    module.train = lambda mode=True: nn.Module.train(module, False)
+    return module
+
+
+class Doubting(nn.Module):
+    """Notes the flags of its parts at every call."""
+
+    def __init__(self, *parts: nn.Module) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(parts)
+        self.lin = nn.Linear(CHANNELS, CLASSES).double()
+        self.flags: list[list[bool]] = []
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        self.flags.append([part.training for part in (self, *self.parts)])
+        return self.lin(x)
+
+
+@pytest.mark.parametrize(
+    ("part", "is_trained"),
+    [(nn.Dropout(), True), (Frozen(), False), (freeze(nn.Dropout()), False)],
+    ids=["plain", "its own train", "train set on it"],
+)
+def test_flags_follow_what_modules_make_of_train(data: Data, part, is_trained: bool) -> None:
+    model = Doubting(part)
+    fit(model, data, TrainConfig(epochs=2))
+    assert model.flags == [[True, is_trained], [False, False]] * 2 + [[False, False]]
+
+
+def test_a_compiled_model_is_switched_inside(data: Data) -> None:
+    model = Doubting(nn.Dropout())
+    fit(torch.compile(model, backend="eager"), data, TrainConfig(epochs=1))
+    assert model.flags == [[True, True], [False, False], [False, False]]
+
+
 def test_weights_of_edges_are_passed_on(data: Data) -> None:
     data.edge_weight = torch.rand(data.num_edges)
     model = Scripted([(1, 1.0, 1)], data.y)

@@ -54,7 +54,7 @@ def multiply_csr(
     out = torch.empty_like(values, memory_format=torch.contiguous_format)
     matrix = _array(pointer), _array(columns), _array(values)
     arguments = (*matrix, _array(rows), *_coins(mask, values.dtype), out.numpy())
-    _share(_compiled.multiply_csr, arguments, _even(len(pointer) - 1, 4 * len(values)))
+    _share(_compiled.multiply_csr, arguments, _even(pointer.size(0) - 1, 4 * values.size(0)))
     return out
 
 
@@ -167,7 +167,9 @@ def multiply_gaussian_csr(pointer: Tensor, columns: Tensor, values: Tensor, mask
     out = torch.empty_like(values, memory_format=torch.contiguous_format)
     matrix = _array(pointer), _array(columns), _array(values)
     arguments = (*matrix, *_stream(mask), _deviation(mask, values), out.numpy())
-    _share(_compiled.multiply_gaussian_csr, arguments, _even(len(pointer) - 1, 4 * len(values)))
+    _share(
+        _compiled.multiply_gaussian_csr, arguments, _even(pointer.size(0) - 1, 4 * values.size(0))
+    )
     return out
 
 
@@ -183,7 +185,7 @@ def uniforms_csr(pointer: Tensor, columns: Tensor, values: Tensor, mask: Mask) -
     """See `gnndrop.kernels.reference.uniforms_csr`."""
     out = torch.empty_like(values, memory_format=torch.contiguous_format)
     arguments = (_array(pointer), _array(columns), *_stream(mask), out.numpy())
-    _share(_compiled.uniforms_csr, arguments, _even(len(pointer) - 1, 4 * len(values)))
+    _share(_compiled.uniforms_csr, arguments, _even(pointer.size(0) - 1, 4 * values.size(0)))
     return out
 
 
