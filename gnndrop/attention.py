@@ -156,8 +156,8 @@ class AttentiveForward:
         """Do what GATConv does, without its N x H x C products of nodes and attention vectors."""
         layer = self.layer
         h = layer.lin(x)
-        both = torch.stack([layer.att_src[0], layer.att_dst[0]])
-        scores = (h @ _by_head(both)).view(-1, 2, layer.heads).unbind(1)
+        vectors = _by_head(torch.cat([layer.att_src, layer.att_dst]))
+        scores = (h @ vectors).view(-1, 2, layer.heads).transpose(0, 1).contiguous().unbind()
         alpha = layer.edge_updater(edge_index, alpha=scores, edge_attr=None)
         h = h.view(-1, layer.heads, layer.out_channels)
         out: Tensor = layer.propagate(edge_index, x=(h, h), alpha=alpha)
@@ -170,6 +170,5 @@ _HOOKS = ("pre_hook", "hook")
 
 def _by_head(vectors: Tensor) -> Tensor:
     """Turn K vectors of every head, (K, H, C), into the matrix H C x K H that gives all scores."""
-    heads = vectors.size(1)
-    is_own = torch.eye(heads, dtype=vectors.dtype, device=vectors.device)
-    return (vectors[..., None] * is_own[:, None]).permute(1, 2, 0, 3).flatten(2).flatten(0, 1)
+    # One head's vectors are no numbers of another: zeros, but where both heads are the same.
+    return torch.diag_embed(vectors.permute(2, 0, 1), dim1=0, dim2=-1).flatten(2).flatten(0, 1)

@@ -369,6 +369,9 @@ def _share(kernel: Callable[..., None], arguments: tuple[object, ...], bounds: l
 
     Torch's threads keep spinning for a while after each of its operations: a core may be half ours.
     """
+    if len(bounds) == 2:  # one part, as in most calls on a small graph
+        kernel(*arguments, *bounds)
+        return
     parts = pairwise(bounds)
 
     def work() -> None:
