@@ -359,13 +359,9 @@ def _is_identical(slot: _Slot[Any], arguments: tuple[object, ...]) -> bool:
 
 def _is(known: object, argument: object) -> bool:
     """Whether this is the same object, number, or memory: nothing that takes a look at entries."""
-    if known is argument:
-        return True
-    if type(known) is not type(argument):
-        return False
-    if type(known) is int:
-        return known == argument
-    return type(known) is Tensor and _is_alias(known, argument)
+    if type(known) is Tensor and type(argument) is Tensor:
+        return known is argument or _is_alias(known, argument)
+    return known is argument or (type(known) is type(argument) is int and known == argument)
 
 
 def _is_equal(known: tuple[object, ...], arguments: tuple[object, ...]) -> bool:
