@@ -2,14 +2,16 @@
 
     python -m benchmarks.epoch [--epochs 300] [--data-root DIR] [--out FILE]
 
-The medians of the parts of an epoch as `fit` runs it; and for the GCN of the same operations one by
-one, each in a loop of its own on the same arrays: their sum is what an epoch would cost if nothing
-but arithmetic were left, and all of it in the caches.
+The medians of the parts of an epoch as `fit` runs it; and for the GCN those of the same operations
+without modules, hooks and autograd: each in a loop of its own, where all that it reads is in the
+caches, and all of them in turn, where it is not. The peaks of memory are those of
+`benchmarks.memory profile`.
 """
 
 import argparse
 import json
 import statistics
+import subprocess
 import sys
 import time
 from collections import defaultdict
@@ -32,9 +34,11 @@ from gnndrop.masks import Mask
 from gnndrop.models import GAT, GCN
 from gnndrop.propagation import accelerate
 from gnndrop.study.provenance import environment
+from gnndrop.training import training_switch
 
 MASK = Mask(key=1, p=0.5, scale=2.0)
 Microseconds = dict[str, float]
+Operations = dict[str, tuple[int, Callable[[], Any]]]
 
 
 def parts(model: nn.Module, data: Data, epochs: int) -> Microseconds:
@@ -64,21 +68,22 @@ def parts(model: nn.Module, data: Data, epochs: int) -> Microseconds:
         loss_of(logits, validation)
         return float((logits[validation].argmax(1) == data.y[validation]).float().mean())
 
+    switch = training_switch(model)
     with accelerate(model):
         for _ in range(epochs):
-            timed("flags, gradients", lambda: (model.train(), optimizer.zero_grad()))
+            timed("flags, gradients", lambda: (switch(True), optimizer.zero_grad()))
             logits = timed("forward", lambda: model(*inputs))
             loss = timed("loss", lambda logits=logits: loss_of(logits, train))
             timed("backward", loss.backward)
             timed("Adam", optimizer.step)
-            timed("flags of evaluation", model.eval)
+            timed("flags of evaluation", lambda: switch(False))
             logits = timed("forward in evaluation", evaluate)
             timed("score", lambda logits=logits: score(logits))
     return {name: 1e6 * statistics.median(values) for name, values in seconds.items()}
 
 
-def operations(data: Data, repeats: int) -> Microseconds:
-    """Time the operations of a GCN's epoch, each alone."""
+def operations(data: Data) -> Operations:
+    """Return the operations of a GCN's epoch, with how often each is called."""
     x, edge_index = prepare_inputs(GCN(data.num_features, 64, 7), data)
     nodes, values = x.size(0), x.values()
     words = csr_pattern(x.crow_indices(), x.col_indices(), x.size(1))
@@ -87,7 +92,7 @@ def operations(data: Data, repeats: int) -> Microseconds:
     first, second = torch.randn(x.size(1), 64), torch.randn(64, 7)
     hidden, logits = torch.randn(nodes, 64), torch.randn(nodes, 7)
     dropped = cpu.multiply_csr(x.crow_indices(), x.col_indices(), values, None, MASK)[:, None]
-    ways: dict[str, tuple[int, Callable[[], Any]]] = {  # with how often each is called
+    return {
         "mask of the features": (
             1,
             lambda: cpu.multiply_csr(x.crow_indices(), x.col_indices(), values, None, MASK),
@@ -114,15 +119,37 @@ def operations(data: Data, repeats: int) -> Microseconds:
         "hidden layer times weights": (2, lambda: hidden @ second),
         "its derivatives": (1, lambda: (hidden.t() @ logits, logits @ second.t())),
     }
-    found = {}
-    for name, (calls, way) in ways.items():
-        seconds = []
-        for _ in range(repeats):
-            started = time.perf_counter()
-            way()
-            seconds.append(time.perf_counter() - started)
-        found[f"{calls} x {name}"] = 1e6 * calls * statistics.median(seconds)
-    return found
+
+
+def alone(ways: Operations, repeats: int) -> Microseconds:
+    """Time each operation in a loop of its own."""
+    return {
+        f"{calls} x {name}": 1e6 * calls * statistics.median(_seconds(way) for _ in range(repeats))
+        for name, (calls, way) in ways.items()
+    }
+
+
+def in_turn(ways: Operations, repeats: int) -> Microseconds:
+    """Time the operations one after the other."""
+    seconds: dict[str, list[float]] = defaultdict(list)
+    for _ in range(repeats):
+        for name, (calls, way) in ways.items():
+            seconds[f"{calls} x {name}"].append(sum(_seconds(way) for _ in range(calls)))
+    return {name: 1e6 * statistics.median(values) for name, values in seconds.items()}
+
+
+def _seconds(function: Callable[[], Any]) -> float:
+    started = time.perf_counter()
+    function()
+    return time.perf_counter() - started
+
+
+def memory() -> dict[str, float]:
+    """Return the peaks of memory in a step at 4 M edges, in feature arrays."""
+    command = [sys.executable, "-m", "benchmarks.memory", "profile", "4000000"]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    peaks: dict[str, float] = json.loads(printed)
+    return peaks
 
 
 def main() -> None:
@@ -139,7 +166,8 @@ def main() -> None:
         attach(gat, spec)
     found = {
         "GCN, an epoch": parts(gcn, data, options.epochs),
-        "GCN, its operations alone": operations(data, options.epochs),
+        "GCN, its operations in turn": in_turn(operations(data), options.epochs),
+        "GCN, its operations alone": alone(operations(data), options.epochs),
         "GAT, an epoch": parts(gat, data, options.epochs),
     }
     for name, times in found.items():
@@ -152,6 +180,7 @@ def main() -> None:
             "threads": torch.get_num_threads(),
             "environment": environment(),
             "microseconds": found,
+            "peaks of memory, in feature arrays": memory(),
         }
         options.out.write_text(json.dumps(document, indent=1) + "\n")
 

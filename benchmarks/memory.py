@@ -1,6 +1,9 @@
 """The peak memory of a training step with message dropout, in a process of its own.
 
 python -m benchmarks.memory "gnndrop" | "E x F" EDGES
+
+`profile` in the place of the first gives the peaks between the outputs of the model's modules, and
+between their derivatives, in feature arrays above the graph and the features.
 """
 
 import ctypes
@@ -12,7 +15,8 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch_geometric.nn.models import GCN
+import torch_geometric.nn as pyg
+from torch import Tensor, nn
 
 from benchmarks import plain
 from benchmarks.speed import MASK, measure, random_graph
@@ -30,17 +34,43 @@ def status(field: str) -> int:
     raise LookupError(field)
 
 
+def forget_peak() -> None:
+    """Let the peak of this process be what it takes now."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def note_peaks(model: nn.Module, features: float) -> dict[str, float]:
+    """Note the peak up to each module's output and derivative, from now on."""
+    peaks: dict[str, float] = {}
+    before = status("VmRSS")
+
+    def note(name: str) -> None:
+        peaks[name] = (status("VmHWM") - before) / features
+        forget_peak()
+
+    def hook(module: nn.Module, inputs: object, output: Tensor) -> None:
+        name = f"{len(peaks)} {type(module).__name__}"
+        note(f"{name}: output")
+        output.register_hook(lambda gradient: note(f"{name}: derivative by its output"))
+
+    for module in model.modules():
+        if isinstance(module, pyg.GCNConv | pyg.Linear | nn.ReLU):
+            module.register_forward_hook(hook)
+    return peaks
+
+
 def main() -> None:
     """Print one JSON document: bytes and seconds."""
     way, edges = sys.argv[1], int(sys.argv[2])
     warnings.filterwarnings("ignore", "Sparse")
     graph, matrix = random_graph(edges)
+    is_ours = way != "E x F"
     if way != "gnndrop":
         del matrix
     x = torch.randn(graph.num_targets, CHANNELS, generator=torch.Generator().manual_seed(0))
     y = torch.randint(8, (graph.num_targets,), generator=torch.Generator().manual_seed(1))
-    model = GCN(CHANNELS, CHANNELS, num_layers=2, out_channels=8)
-    if way == "gnndrop":
+    model = pyg.GCN(CHANNELS, CHANNELS, num_layers=2, out_channels=8)
+    if is_ours:
         attach(model, "drop-message:p=0.5")
     else:
         plain.add_message_hooks(model)
@@ -57,11 +87,16 @@ def main() -> None:
         model.zero_grad()
         F.cross_entropy(model(x, graph.edge_index), y).backward()
 
-    if way == "gnndrop":
+    if is_ours:
         step()  # prepares the model's graph, which belongs to the graph
         model.zero_grad()
     ctypes.CDLL(None).malloc_trim(0)  # what was freed counts no more
-    Path("/proc/self/clear_refs").write_text("5")  # forget the peak
+    forget_peak()
+    if way == "profile":
+        found = note_peaks(model, found["features"])
+        step()
+        print(json.dumps(found, indent=1))
+        return
     before, started = status("VmRSS"), time.perf_counter()
     step()
     found["seconds"] = time.perf_counter() - started

@@ -170,5 +170,5 @@ _HOOKS = ("pre_hook", "hook")
 
 def _by_head(vectors: Tensor) -> Tensor:
     """Turn K vectors of every head, (K, H, C), into the matrix H C x K H that gives all scores."""
-    # One head's vectors are no numbers of another: zeros, but where both heads are the same.
+    # Of shape (H, C, K, H) before it is flattened, with zeros where the two heads differ.
     return torch.diag_embed(vectors.permute(2, 0, 1), dim1=0, dim2=-1).flatten(2).flatten(0, 1)
