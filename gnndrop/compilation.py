@@ -30,6 +30,6 @@ def eager(function: Callable[Parameters, Result]) -> Callable[Parameters, Result
     @functools.wraps(function)
     def call(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
         # What is disabled sets the compiler aside at every call: too dear where there is none.
-        return (disabled if torch.compiler.is_compiling() else function)(*args, **kwargs)
+        return (disabled if torch.compiler.is_dynamo_compiling() else function)(*args, **kwargs)
 
     return call

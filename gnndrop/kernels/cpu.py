@@ -114,8 +114,8 @@ def aggregate(
         weight, mask = None if kept is None else kept[:, None], None
     if mask is not None and mask.drops_all:
         return x.new_zeros(rows.num_rows, x.size(1))
-    is_plain = not has_heads and all(one is None for one in (mask, left, right, rows.stops))
-    if is_plain and HAS_MKL:
+    is_plain = not has_heads and mask is None and left is None and right is None
+    if is_plain and rows.stops is None and HAS_MKL:
         return _library_product(rows, x, weight)
     out = x.new_empty(rows.num_rows, x.size(1))
     if mask is None and not has_heads:
