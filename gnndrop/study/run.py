@@ -8,9 +8,9 @@ import threading
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from contextlib import closing
+from contextlib import closing, contextmanager, nullcontext
 
 import joblib
 from joblib.executor import get_memmapping_executor
@@ -28,6 +28,9 @@ THREADS = (
     "VECLIB_MAXIMUM_THREADS",
     "NUMBA_NUM_THREADS",
 )
+
+# Seconds within which further signals are the same one, pressed by somebody in a hurry.
+IMPATIENCE = 3.0
 
 # Trains one trial: returns its result, or raises AttachError where the operator has no place.
 Execute = Callable[[Trial], Result]
@@ -71,10 +74,12 @@ def run(
     left = [trial for trial in trials if trial.key not in results]
     report = on_result or (lambda done, total, result: None)
     report(len(results), len(trials), None)
+    workers = jobs or joblib.cpu_count()
     with (
         warnings.catch_warnings(),
+        _interrupted_once() if workers > 1 else nullcontext(),
         # Closed at once when interrupted, so that the workers are stopped before anybody goes on.
-        closing(_perform_all(left, execute, store, jobs or joblib.cpu_count())) as finished,
+        closing(_perform_all(left, execute, store, workers)) as finished,
     ):
         # loky replaces a worker that has grown or idled, as it should. Where warnings are errors,
         # its word on that would end the thread that hands the results over, and we would wait on.
@@ -83,6 +88,35 @@ def run(
             results[result.trial.key] = result
             report(len(results), len(trials), result)
     return results
+
+
+@contextmanager
+def _interrupted_once() -> Iterator[None]:
+    """Let only the first of several signals interrupt, which begins the stopping of the workers.
+
+    If another one broke into that, some would go on for ever, and this process wait for them.
+    """
+    is_main = threading.current_thread() is threading.main_thread()  # no signal comes elsewhere
+    numbers = [
+        number
+        for number in (signal.SIGINT, signal.SIGTERM)
+        if is_main and signal.getsignal(number) is signal.default_int_handler
+    ]
+    latest = -math.inf
+
+    def interrupt(*_: object) -> None:
+        nonlocal latest
+        if time.monotonic() - latest > IMPATIENCE:
+            latest = time.monotonic()
+            raise KeyboardInterrupt
+
+    for number in numbers:
+        signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.default_int_handler)
 
 
 def _perform_all(

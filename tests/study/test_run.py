@@ -114,10 +114,18 @@ def test_an_interruption_keeps_what_is_done(store, trials, make_execute, count_e
 
 
 @pytest.mark.parametrize(
-    ("signal", "code", "output"), [("SIGINT", 0, "interrupted\n"), ("SIGKILL", -9, "")]
+    ("signal", "times", "code", "output"),
+    [
+        ("SIGINT", 1, 0, "interrupted\n"),
+        ("SIGINT", 200, 0, "interrupted\n"),
+        ("SIGKILL", 1, -9, ""),
+    ],
 )
-def test_workers_end_with_the_driver(store, trials, tmp_path, signal, code, output):
-    """Workers that would never end by themselves, when their driver is interrupted or killed."""
+def test_workers_end_with_the_driver(store, trials, tmp_path, signal, times, code, output):
+    """Workers that would never end by themselves, when their driver is interrupted or killed.
+
+    Who is in a hurry presses Ctrl-C more than once, while the workers are being stopped.
+    """
     script = tmp_path / "script.py"
     script.write_text(
         "import os, signal, threading\n"
@@ -129,7 +137,9 @@ def test_workers_end_with_the_driver(store, trials, tmp_path, signal, code, outp
         "driver = os.getpid()\n"
         "def execute(trial):\n"
         "    if trial.seed:\n"
-        f"        os.kill(driver, signal.{signal})\n"
+        f"        for _ in range({times}):\n"
+        f"            os.kill(driver, signal.{signal})\n"
+        "            sum(range(10_000))\n"
         "        threading.Event().wait()\n"
         "    return Result(trial, 'ok', 0.5, 0.5, 0.5, 1, 1, 1.0)\n"
         "try:\n"
