@@ -80,7 +80,8 @@ def test_a_lost_worker_costs_its_own_trial_alone(
     results = run(trials, make_execute(die), store, jobs=2)
     assert [trial.key for trial in trials if results[trial.key].status != "ok"] == [always]
     assert "killed twice" in results[always].error
-    assert count_executions(trials[1]) == 2
+    # Once alone; before that only if its neighbour did not take the pool down first.
+    assert count_executions(trials[1]) in (1, 2)
     assert results == store.results(trials)
 
 
