@@ -164,10 +164,11 @@ def main() -> None:
     attach(gcn, "dropout")
     for spec in ("dropout:p=0.6", "drop-attention:p=0.6"):
         attach(gat, spec)
+    ways = operations(data)
     found = {
         "GCN, an epoch": parts(gcn, data, options.epochs),
-        "GCN, its operations in turn": in_turn(operations(data), options.epochs),
-        "GCN, its operations alone": alone(operations(data), options.epochs),
+        "GCN, its operations in turn": in_turn(ways, options.epochs),
+        "GCN, its operations alone": alone(ways, options.epochs),
         "GAT, an epoch": parts(gat, data, options.epochs),
     }
     for name, times in found.items():

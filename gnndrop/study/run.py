@@ -65,7 +65,8 @@ def run(
 
     Raises:
         ParameterError: if `jobs` is below 1.
-        KeyboardInterrupt: if interrupted; workers are stopped and finished trials are kept.
+        KeyboardInterrupt: if interrupted; workers are stopped and finished trials are kept. While
+            there are workers, signals within three seconds of that one are ignored.
         DataError: if a result cannot be written.
     """
     if jobs is not None and jobs < 1:
@@ -183,8 +184,8 @@ def _perform_alone(trial: Trial, execute: Execute, store: Store, workers: int) -
         result = Result(
             trial,
             "failed",
-            error="a trial must end by itself, its process was killed twice; "
-            "try fewer jobs if memory ran out",
+            error="a trial must end by itself, its process was killed even when it ran alone; "
+            "try a smaller model if memory ran out",
         )
         store.save(result)
     return result
