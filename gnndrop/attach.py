@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import _has_any_global_hook
 from torch.utils.hooks import RemovableHandle
 from torch_geometric import EdgeIndex
 from torch_geometric.nn import (
@@ -38,7 +39,15 @@ from gnndrop.operators import (
     make_operator,
 )
 from gnndrop.operators._expectation import Normalization
-from gnndrop.propagation import FACTORS, NORMALIZING, EdgeMask, acquire, release
+from gnndrop.propagation import (
+    FACTORS,
+    NORMALIZING,
+    EdgeMask,
+    MaskedFeatures,
+    acquire,
+    release,
+)
+from gnndrop.propagation import Normalization as NormalizedForward
 from gnndrop.registry import did_you_mean
 
 HETEROGENEOUS = (HANConv, HeteroConv, HGTConv, ToHeteroLinear, ToHeteroMessagePassing)
@@ -112,7 +121,7 @@ class Attachment:
     @eager
     def _begin(self, module: nn.Module, inputs: Any) -> None:
         """Start a pass at the outermost of the modules, unless the caller has started one."""
-        if not self.operator.is_active or self.operator.in_pass:
+        if self._owner is not None or not self.operator.is_active or self.operator.in_pass:
             return
         is_recomputed = torch._C._current_graph_task_id() >= 0  # by a backward pass
         if is_recomputed and module not in self._owners:
@@ -299,6 +308,9 @@ def _free_name(home: nn.Module, operator: Operator) -> str:
     return f"{stem}_{number}"
 
 
+_FINISH = Attachment._finish  # looks at no arguments
+
+
 class _Site:
     """One layer that an operator acts on."""
 
@@ -378,7 +390,10 @@ class _FeatureSite(_Site):
     def install(self) -> list[RemovableHandle]:
         if hasattr(self.operator, "precede"):  # one that regularizes the weights behind it
             self.operator.precede(self.number, *_input_maps(self.layer))
-        return super().install()
+        hooks = super().install()
+        self.hook = hooks[0].id
+        self.has_coins = self.operator.has_coins
+        return hooks
 
     def uninstall(self) -> None:
         if hasattr(self.operator, "precede"):
@@ -396,8 +411,25 @@ class _FeatureSite(_Site):
             arguments[name] = self._mask(x, endpoints(arguments["edge_index"]))
         elif isinstance(x, tuple | list):  # a bipartite layer's sources and targets
             arguments[name] = tuple(None if end is None else self._mask(end) for end in x)
+        elif self.has_coins and self._may_pass(x):
+            arguments[name] = MaskedFeatures(x, self.operator.next_mask(self.number))
         else:
             arguments[name] = self._mask(x)
+
+    def _may_pass(self, x: Any) -> bool:
+        """Whether the layer may mask the features itself: nobody else looks at its arguments."""
+        layer = self.layer
+        forward = layer.__dict__.get("forward")
+        return (
+            isinstance(forward, NormalizedForward)
+            and forward.masks(x)
+            and next(reversed(layer._forward_pre_hooks)) == self.hook
+            and not (layer._backward_hooks or layer._backward_pre_hooks)
+            and not _has_any_global_hook()  # type: ignore[no-untyped-call]  # untyped in torch
+            and all(
+                getattr(hook, "__func__", 0) is _FINISH for hook in layer._forward_hooks.values()
+            )
+        )
 
     def _mask(self, x: Tensor, *graph: Tensor) -> Tensor:
         operator: Any = self.operator  # `graph` only for one that needs it

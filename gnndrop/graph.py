@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gnndrop.errors import ParameterError
-from gnndrop.masks import GOLDEN, WORD, Mask, mix, spread
+from gnndrop.masks import GOLDEN, WORD, Mask, column_words, mix, spread
 
 Value = TypeVar("Value")
 CSR_REMARK = "Sparse (CSR tensor support|invariant checks)"
@@ -55,7 +55,8 @@ class Compressed:
 
     def arrange(self, values: Tensor) -> Tensor:
         """Return values of shape (E, ...), given in the order of `edge_index`, in this one."""
-        return values if self.order is None else values[self.order]
+        # A third of the time that brackets take.
+        return values if self.order is None else values.index_select(0, self.order)
 
     def matrix(self, weight: Tensor, num_others: int) -> Tensor:
         """Return a torch CSR matrix of these rows.
@@ -190,6 +191,15 @@ class Graph:
         """Edges grouped by source: the rows of its transpose."""
         return _compress(self.source, self.target, self.num_sources, self.num_targets)
 
+    @cached_property
+    def source_words(self) -> Tensor:
+        """The hash's words of the sources in the order of `by_target`, as bits of int32.
+
+        Those of the columns of a CSR matrix, entry by entry: half of what its coins cost.
+        """
+        words = column_words(torch.arange(self.num_sources, device=self.edge_index.device))
+        return words.to(torch.uint32).view(torch.int32).index_select(0, self.by_target.other)
+
     def rows(self, transposed: bool = False) -> Compressed:
         """Return the edges grouped by target, or by source where `transposed`."""
         return self.by_source if transposed else self.by_target
@@ -249,7 +259,9 @@ def _compress(rows: Tensor, others: Tensor, num_rows: int, num_others: int) -> C
     descents = int((rows[1:] < rows[:-1]).sum())
     if not descents:
         return Compressed(pointer, others.to(narrow), None)
-    if rows.device.type == "cpu" and 3 * descents < len(rows):  # runs, which numpy merges
+    if rows.device.type == "cpu" and num_rows <= 1 << 16:  # numpy sorts 16 bits by radix
+        order = torch.from_numpy(np.argsort(rows.numpy().astype(np.uint16), kind="stable"))
+    elif rows.device.type == "cpu" and 3 * descents < len(rows):  # runs, which numpy merges
         order = torch.from_numpy(np.argsort(rows.numpy(), kind="stable"))
     else:
         order = torch.argsort(rows, stable=True)

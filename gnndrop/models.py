@@ -6,53 +6,18 @@ None of them drops anything by itself: operators are attached. All return logits
 from collections.abc import Callable
 from typing import Any, ClassVar, Literal, get_args
 
-import torch
 import torch_geometric.nn as pyg
 from torch import Tensor, nn
 
 from gnndrop.errors import ParameterError
-from gnndrop.graph import Memo, csr_pattern
-from gnndrop.kernels import aggregate
+from gnndrop.kernels import rectify
+from gnndrop.linear import Linear
 from gnndrop.registry import Registry
 
 Norm = Literal["none", "batch", "layer"]
 Layout = Literal["plain", "tuned"]
 
 MODELS: Registry[Callable[..., nn.Module]] = Registry("model", "gnndrop.models", "gnndrop.models")
-
-
-class Linear(pyg.Linear):  # type: ignore[misc]  # PyG publishes no types
-    """PyG's linear layer that also takes sparse CSR inputs, at the cost of their stored entries.
-
-    Args:
-        in_channels: size of an input.
-        out_channels: size of an output.
-        bias: whether to learn an additive bias; default True.
-
-    Example:
-        >>> layer = Linear(3, 2)
-        >>> from gnndrop.graph import to_csr
-        >>> x = torch.eye(3)
-        >>> torch.allclose(layer(to_csr(x)), layer(x))
-        True
-    """
-
-    weight: nn.Parameter
-
-    def __init__(self, in_channels: int, out_channels: int, bias: bool = True) -> None:
-        super().__init__(in_channels, out_channels, bias, "glorot", "zeros")
-        # Laid out column by column: the sparse product and its derivative then copy nothing.
-        self.weight = nn.Parameter(self.weight.detach().t().contiguous().t())
-        self._prepare = Memo(csr_pattern)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map x of shape (N, in_channels), dense or sparse CSR, to (N, out_channels)."""
-        if x.layout == torch.strided:
-            result: Tensor = super().forward(x)
-            return result
-        pattern = self._prepare(x.crow_indices(), x.col_indices(), x.size(1))
-        product = aggregate(pattern, self.weight.t(), x.values())
-        return product if self.bias is None else product + self.bias
 
 
 class _Network(nn.Module):
@@ -156,18 +121,20 @@ class _Network(nn.Module):
             edge_index: int64 of shape (2, E), or a torch sparse adjacency, rows the targets.
             edge_weight: shape (E,); used by the GCN alone.
         """
-        is_tuned = self.layout == "tuned"
-        for number, norm in enumerate(self.norms):
-            out = self.apply_layer(self.layers[number], x, edge_index, edge_weight)
-            shortcut = self.skips[number](x) if len(self.skips) else None
+        is_tuned, layers = self.layout == "tuned", iter(self.layers)
+        skips = iter(self.skips)
+        for norm in self.norms:
+            out = self.apply_layer(next(layers), x, edge_index, edge_weight)
+            skip = next(skips, None)
+            shortcut = None if skip is None else skip(x)
             if is_tuned and shortcut is not None:
                 out = out + shortcut
-            out = norm(out).relu_()
+            out = rectify(norm(out))
             x = out if is_tuned or shortcut is None else out + shortcut
         if is_tuned:
             logits: Tensor = self.head(x)
             return logits
-        return self.apply_layer(self.layers[-1], x, edge_index, edge_weight)
+        return self.apply_layer(next(layers), x, edge_index, edge_weight)
 
 
 _NORMS: dict[str, Callable[[int], nn.Module]] = {
@@ -200,6 +167,7 @@ class GCN(_Network):
         ParameterError: if a size is below 1, or `norm` or `layout` unknown.
 
     Example:
+        >>> import torch
         >>> model = GCN(8, 16, out_channels=3)
         >>> model(torch.ones(4, 8), torch.tensor([[0, 1], [1, 0]])).shape
         torch.Size([4, 3])
@@ -239,6 +207,7 @@ class GAT(_Network):
         ParameterError: if a size is below 1, `norm` or `layout` unknown, or `heads` no divisor.
 
     Example:
+        >>> import torch
         >>> model = GAT(8, 16, out_channels=3, heads=4)
         >>> model(torch.ones(4, 8), torch.tensor([[0, 1], [1, 0]])).shape
         torch.Size([4, 3])
@@ -298,6 +267,7 @@ class SAGE(_Network):
         ParameterError: if a size is below 1, or `norm` or `layout` unknown.
 
     Example:
+        >>> import torch
         >>> model = SAGE(8, 16, out_channels=3)
         >>> model(torch.ones(4, 8), torch.tensor([[0, 1], [1, 0]])).shape
         torch.Size([4, 3])
@@ -329,6 +299,7 @@ class MLP(_Network):
         ParameterError: if a size is below 1, or `norm` or `layout` unknown.
 
     Example:
+        >>> import torch
         >>> MLP(8, 16, out_channels=3)(torch.ones(4, 8)).shape
         torch.Size([4, 3])
     """

@@ -22,9 +22,17 @@ from torch_geometric import EdgeIndex
 from gnndrop.attention import ATTENTIVE, Attention, AttentionSource, AttentiveForward
 from gnndrop.compilation import eager
 from gnndrop.graph import Graph, plain
-from gnndrop.kernels import Kept, aggregate, aggregate_kept
+from gnndrop.kernels import (
+    Kept,
+    aggregate,
+    aggregate_kept,
+    convolve,
+    masked_multiply,
+    masked_multiply_sparse,
+)
+from gnndrop.linear import Linear, is_product
 from gnndrop.masks import Mask
-from gnndrop.prepared import Prepared
+from gnndrop.prepared import NormalizedGraph, Prepared
 
 # The argument of `propagate` that multiplies the messages of each supported layer, by exact type:
 # a subclass may compute other messages.
@@ -55,6 +63,23 @@ class MaskSource(Protocol):
 
         There may be factors for blocks of channels, one for each column.
         """
+
+
+class MaskedFeatures(NamedTuple):
+    """Features on their way to a `Normalization`, which masks them where it multiplies by them.
+
+    Args:
+        x: what the layer was called with.
+        mask: by node and channel.
+    """
+
+    x: Tensor
+    mask: Mask
+
+    def multiply(self) -> Tensor:
+        """Return the masked features."""
+        multiply = masked_multiply_sparse if self.x.is_sparse_csr else masked_multiply
+        return multiply(self.x, self.mask)
 
 
 class EdgeMask(NamedTuple):
@@ -92,7 +117,15 @@ class Propagation:
     """
 
     def __init__(self, layer: nn.Module) -> None:
-        self.layer: Any = layer
+        built: Any = layer
+        self.layer = built
+        # What a layer is built with, and keeps.
+        self._sums_weighted = bool(
+            type(layer) in FACTORS
+            and built.aggr in ("sum", "add", "mean")
+            and built.flow == "source_to_target"
+            and built.decomposed_layers == 1
+        )
         self.sources: list[MaskSource] = []
         self.attention_sources: list[AttentionSource] = []
         self.users = self.accelerations = 0
@@ -114,17 +147,56 @@ class Propagation:
             )
             return general
         graph = self.prepared.graph(plain(edge_index), x_source.size(0), num_targets)
-        mask = None
-        for source in self.sources:
-            mask, factor = source.message_mask(graph)
-            if factor is not None:
-                width = x_source.shape[1:].numel()
-                weight = _multiply(weight, factor.to(x_source.dtype), width)
+        width = x_source.shape[1:].numel()
+        weight, mask = self._mask_messages(graph, weight, width, x_source.dtype)
         out = aggregate(graph, x_source.flatten(1), weight, mask)
         if self.layer.aggr == "mean":
             out = out / graph.by_target.pointer.diff().clamp(min=1).to(out.dtype)[:, None]
         # No view where none is needed: what is done to a view in place costs autograd six copies.
         return out if x_source.dim() == 2 else out.view(num_targets, *x_source.shape[1:])
+
+    def convolve(
+        self, x: Tensor, normalized: NormalizedGraph, feature_mask: Mask | None
+    ) -> Tensor | None:
+        """Do all that a GCNConv does behind the normalization at once; None where it may not be."""
+        layer, linear, is_sparse = self.layer, self.layer.lin, x.layout == torch.sparse_csr
+        possible = (
+            self._is_weighted_sum
+            and self._is_wanted
+            and layer.aggr != "mean"
+            and is_product(linear)
+            and (type(linear) is Linear if is_sparse else x.layout == torch.strided)
+            and x.dim() == 2
+            and x.dtype == linear.weight.dtype == normalized.factors.dtype
+            and not torch.is_autocast_enabled(x.device.type)
+            and layer.__dict__.get("propagate") is self  # nobody's replacement
+        )
+        bias = layer.bias
+        if not possible or (bias is not None and bias.shape != linear.weight.shape[:1]):
+            return None
+        graph, width = normalized.graph, layer.out_channels
+        factors, mask = self._mask_messages(graph, normalized.factors, width, x.dtype)
+        return convolve(
+            graph,
+            x.values() if is_sparse else x,
+            linear.weight,
+            bias,
+            factors=factors,
+            mask=mask,
+            pattern=linear.pattern(x) if is_sparse else None,
+            feature_mask=feature_mask,
+        )
+
+    def _mask_messages(
+        self, graph: Graph, weight: Tensor | None, width: int, dtype: torch.dtype
+    ) -> tuple[Tensor | None, Mask | None]:
+        """Return the factors of the messages, so many channels wide, and their mask."""
+        mask = None
+        for source in self.sources:
+            mask, factor = source.message_mask(graph)
+            if factor is not None:
+                weight = _multiply(weight, factor.to(dtype), width)
+        return weight, mask
 
     def drop(self, edge_mask: EdgeMask, arguments: dict[str, Any]) -> bool:
         """Drop edges during the coming call of the layer, if that is possible here.
@@ -195,14 +267,10 @@ class Propagation:
 
     @property
     def _is_weighted_sum(self) -> bool:
-        layer = self.layer
         hooks = sum(map(len, self._hooks))
         return (
-            type(layer) in FACTORS
-            and layer.aggr in ("sum", "add", "mean")
-            and layer.flow == "source_to_target"
-            and layer.decomposed_layers == 1
-            and not layer.explain
+            self._sums_weighted
+            and not self.layer.explain
             and hooks == 2 * len(self.sources) <= 2  # those of our own site, at most one
         )
 
@@ -255,10 +323,24 @@ class Normalization:
         self.propagation = propagation
         self.__signature__ = inspect.signature(layer.forward)
 
+    def masks(self, x: Any) -> bool:
+        """Whether it would take these features as `MaskedFeatures`, too."""
+        return (
+            self.propagation.accelerations > 0
+            and isinstance(self.layer, pyg.GCNConv)
+            and isinstance(x, Tensor)
+            and x.layout in (torch.strided, torch.sparse_csr)
+            and x.dim() == 2
+            and x.is_floating_point()
+        )
+
     @eager
-    def __call__(self, x: Tensor, edge_index: Any, edge_weight: Tensor | None = None) -> Tensor:
+    def __call__(
+        self, x: Tensor | MaskedFeatures, edge_index: Any, edge_weight: Tensor | None = None
+    ) -> Tensor:
         """Call the layer with the normalized graph in the place of its own cache."""
-        layer = self.layer
+        layer, masked = self.layer, x if isinstance(x, MaskedFeatures) else None
+        x = x.x if isinstance(x, MaskedFeatures) else x
         is_ours = (
             layer.normalize
             and not layer.cached
@@ -268,15 +350,24 @@ class Normalization:
             and (edge_weight is None or not edge_weight.requires_grad)
         )
         if not is_ours:
+            x = x if masked is None else masked.multiply()
             general: Tensor = type(layer).forward(layer, x, edge_index, edge_weight)
             return general
-        if self.propagation.edge_mask is not None:
-            graph = self._looped(self.propagation.edge_mask, x, edge_index, edge_weight)
+        propagation = self.propagation
+        if propagation.edge_mask is not None:
+            graph = self._looped(propagation.edge_mask, x, edge_index, edge_weight)
         else:
             improved = getattr(layer, "improved", False)
             rest = improved, layer.add_self_loops, layer.flow, x.dtype
             num_nodes = x.size(layer.node_dim)
-            graph = self.propagation.prepared.normalized(edge_index, edge_weight, num_nodes, *rest)
+            normalized = propagation.prepared.normalized(edge_index, edge_weight, num_nodes, *rest)
+            if isinstance(layer, pyg.GCNConv):
+                mask = None if masked is None else masked.mask
+                done = propagation.convolve(x, normalized, mask)
+                if done is not None:
+                    return done
+            graph = normalized.edges
+        x = x if masked is None else masked.multiply()
         if isinstance(layer, pyg.GCNConv):
             return self._convolve(x, *graph)
         state = layer.__dict__  # the attribute itself: a module looks at what is set on it

@@ -327,13 +327,16 @@ def test_the_fused_path_equals_the_general_one(
     inputs = [x, *layer.parameters(), *(v for v in by_edge.values() if v.requires_grad)]
     calls = 0
 
-    def aggregate(*args: Any, real: Any = propagation.aggregate, **kwargs: Any) -> Tensor:
-        nonlocal calls
-        calls += 1
-        out: Tensor = real(*args, **kwargs)
-        return out
+    def counted(real: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def call(*args: Any, **kwargs: Any) -> Tensor:
+            nonlocal calls
+            calls += 1
+            return real(*args, **kwargs)
 
-    monkeypatch.setattr(propagation, "aggregate", aggregate)
+        return call
+
+    for kernel in ("aggregate", "convolve"):
+        monkeypatch.setattr(propagation, kernel, counted(getattr(propagation, kernel)))
 
     def results() -> list[Tensor]:
         out = run(layer, spec, 5, x, edge_index, **by_edge)

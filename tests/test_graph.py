@@ -26,6 +26,7 @@ from gnndrop.graph import (
     select_edges,
     to_csr,
 )
+from gnndrop.masks import HALF, column_words
 
 pytestmark = pytest.mark.filterwarnings("ignore:Sparse")  # torch calls its CSR layout beta
 
@@ -541,3 +542,11 @@ def test_what_is_no_adjacency_is_refused(what: object) -> None:
 def test_block_sparse_matrices_are_refused() -> None:
     with pytest.raises(ParameterError, match="must be COO, CSR or CSC"):
         endpoints(torch.eye(4).to_sparse_bsr((2, 2)))
+
+
+def test_words_of_the_columns_of_a_matrix() -> None:
+    """Also of the last words, whose first bit is set."""
+    pattern = csr_pattern(torch.tensor([0, 2, 2, 5]), torch.tensor([0, 3, 1, 2, 3]), 4)
+    expected = column_words(torch.tensor([0, 3, 1, 2, 3]))
+    assert int(expected.max()) >= 2**31
+    assert (pattern.source_words.long() & HALF).equal(expected)

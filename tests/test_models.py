@@ -9,7 +9,7 @@ import torch_geometric.nn as pyg
 from torch import Tensor, nn
 
 from gnndrop.errors import ParameterError
-from gnndrop.models import GAT, GCN, MLP, MODELS, SAGE, Linear
+from gnndrop.models import GAT, GCN, MLP, MODELS, SAGE
 
 pytestmark = pytest.mark.filterwarnings("ignore:Sparse")  # torch calls its CSR layout beta
 
@@ -112,38 +112,6 @@ def test_sparse_features_give_the_same(name: str, options: dict[str, object]) ->
 
 def test_sage_takes_no_sparse_features() -> None:
     assert not SAGE.takes_sparse
-
-
-def test_linear_is_pygs_on_dense_and_sparse_inputs() -> None:
-    layer, x = Linear(F, C).double(), features()
-    expected = x @ layer.weight.t() + layer.bias
-    torch.testing.assert_close(layer(x), expected)
-    torch.testing.assert_close(layer(x.to_sparse_csr()), expected)
-    bare = Linear(F, C, bias=False).double()
-    torch.testing.assert_close(bare(x.to_sparse_csr()), x @ bare.weight.t())
-    assert set(layer.state_dict()) == {"weight", "bias"}
-
-
-def test_linear_notices_other_sparse_features() -> None:
-    """Another pattern of the same size, the same pattern with other values, values written to."""
-    layer, x = Linear(F, C, bias=False).double(), features()
-    flipped, sparse = x.flip(0), x.to_sparse_csr()
-    layer(sparse)
-    for other in (flipped.to_sparse_csr(), (2 * x).to_sparse_csr(), x[:4].to_sparse_csr(), sparse):
-        torch.testing.assert_close(layer(other), other.to_dense() @ layer.weight.t())
-    sparse.values().mul_(3)
-    torch.testing.assert_close(layer(sparse), 3 * x @ layer.weight.t())
-    columns = sparse.col_indices()
-    columns.copy_(F - 1 - columns)
-    dense = torch.zeros(N, F, dtype=torch.float64)
-    rows = torch.repeat_interleave(sparse.crow_indices().diff())
-    dense[rows, columns] = sparse.values()
-    torch.testing.assert_close(layer(sparse), dense @ layer.weight.t())
-
-
-def test_linear_refuses_sparse_features_of_another_width() -> None:
-    with pytest.raises(ParameterError, match="rows"):
-        Linear(F + 1, C).double()(features().to_sparse_csr())
 
 
 @pytest.mark.parametrize("weighted", [True, False])

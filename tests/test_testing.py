@@ -189,7 +189,7 @@ class FreshThoughShared(DropFeature):
 @breaks(SHARE, TWO_LAYERS)
 class SharedThoughFresh(DropFeature):
     def next_mask(self, layer: int = 0) -> Mask:
-        self._calls.clear()
+        self._pass.calls.clear()
         return super().next_mask(0)
 
 

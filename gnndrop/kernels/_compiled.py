@@ -123,10 +123,41 @@ def multiply(
 
 
 @_jit
+def multiply_in_place(x, rows, key, threshold, by_row, by_column, scale, words, start, stop):
+    """What `multiply` does, in half the time where the result would not be in the caches."""
+    zero, width = x.dtype.type(0), np.uint64(x.shape[1])
+    row_key = _row_key(key, 0)
+    for r in range(np.uint64(start), np.uint64(stop)):
+        if by_row:
+            row_key = _row_key(key, rows[r] if len(rows) else np.int64(r))
+        low, odd = _halves(row_key)
+        if by_column:
+            for c in range(width):
+                x[r, c] = x[r, c] * scale if _coin(low, odd, words[c]) >= threshold else zero
+        else:
+            is_kept = np.uint32(row_key >> _U32) >= threshold
+            for c in range(width):
+                x[r, c] = x[r, c] * scale if is_kept else zero
+
+
+@_jit
 def multiply_csr(
-    pointer, columns, values, rows, key, threshold, by_row, by_column, scale, out, start, stop
+    pointer,
+    columns,
+    words,
+    values,
+    rows,
+    key,
+    threshold,
+    by_row,
+    by_column,
+    scale,
+    out,
+    start,
+    stop,
 ):
     """Mask the entries of rows, several short rows at a time: long loops are vectorised well."""
+    is_known = by_column and len(words) > 0
     zero = values.dtype.type(0)
     longest = 0
     for r in range(start, stop):
@@ -145,10 +176,15 @@ def multiply_csr(
             lows[pending + i], odds[pending + i] = low, odd
         pending += degree
         if pending >= _BLOCK or r + _1 == np.uint64(stop):
-            for i in range(pending):
-                word = _word(columns[done + i]) if by_column else np.uint32(0)
-                kept = _coin(lows[i], odds[i], word) >= threshold
-                out[done + i] = values[done + i] * scale if kept else zero
+            if is_known:
+                for i in range(pending):
+                    kept = _coin(lows[i], odds[i], words[done + i]) >= threshold
+                    out[done + i] = values[done + i] * scale if kept else zero
+            else:
+                for i in range(pending):
+                    word = _word(columns[done + i]) if by_column else np.uint32(0)
+                    kept = _coin(lows[i], odds[i], word) >= threshold
+                    out[done + i] = values[done + i] * scale if kept else zero
             done, pending = done + pending, np.uint64(0)
 
 
@@ -420,6 +456,22 @@ def aggregate_masked(
                     for c in range(first, first + width):
                         out[r, c] += f0 * x[j0, c]
             k += _1
+
+
+@_jit
+def rectify(x, is_kept, start, stop):
+    zero = x.dtype.type(0)
+    for i in range(np.uint64(start), np.uint64(stop)):
+        kept = not x[i] <= zero  # so that NaN stays
+        is_kept[i] = kept
+        x[i] = x[i] if kept else zero
+
+
+@_jit
+def select(x, is_kept, out, start, stop):
+    zero = x.dtype.type(0)
+    for i in range(np.uint64(start), np.uint64(stop)):
+        out[i] = x[i] if is_kept[i] else zero
 
 
 @_jit_sums

@@ -45,14 +45,29 @@ def multiply(
     return out
 
 
+def multiply_in_place(x: Tensor, rows: Tensor | None, mask: Mask) -> Tensor:
+    """See `gnndrop.kernels.reference.multiply_in_place`."""
+    if mask.drops_all:
+        return x.zero_()
+    arguments = (x.numpy(), _array(rows), *_coins(mask, x.dtype), _words(x.size(1)))
+    _share(_compiled.multiply_in_place, arguments, _even(x.size(0), x.numel()))
+    return x
+
+
 def multiply_csr(
-    pointer: Tensor, columns: Tensor, values: Tensor, rows: Tensor | None, mask: Mask
+    pointer: Tensor,
+    columns: Tensor,
+    values: Tensor,
+    rows: Tensor | None,
+    mask: Mask,
+    words: Tensor | None = None,
 ) -> Tensor:
     """See `gnndrop.kernels.reference.multiply_csr`."""
     if mask.drops_all:
         return torch.zeros_like(values, memory_format=torch.contiguous_format)
     out = torch.empty_like(values, memory_format=torch.contiguous_format)
-    matrix = _array(pointer), _array(columns), _array(values)
+    known = _no_words(0) if words is None else words.numpy().view(np.uint32)
+    matrix = _array(pointer), _array(columns), known, _array(values)
     arguments = (*matrix, _array(rows), *_coins(mask, values.dtype), out.numpy())
     _share(_compiled.multiply_csr, arguments, _even(pointer.size(0) - 1, 4 * values.size(0)))
     return out
@@ -104,6 +119,7 @@ def aggregate(
     mask: Mask | None,
     left: Tensor | None = None,
     right: Tensor | None = None,
+    bias: Tensor | None = None,
 ) -> Tensor:
     """See `gnndrop.kernels.reference.aggregate`."""
     has_heads = weight is not None and weight.size(1) > 1
@@ -113,10 +129,11 @@ def aggregate(
         rows, kept = list_kept(rows, places, mask, False, factor, x.dtype)
         weight, mask = None if kept is None else kept[:, None], None
     if mask is not None and mask.drops_all:
-        return x.new_zeros(rows.num_rows, x.size(1))
+        zeros = x.new_zeros(rows.num_rows, x.size(1))
+        return zeros if bias is None else zeros.add_(bias)
     is_plain = not has_heads and mask is None and left is None and right is None
     if is_plain and rows.stops is None and HAS_MKL:
-        return _library_product(rows, x, weight)
+        return _library_product(rows, x, weight, bias)
     out = x.new_empty(rows.num_rows, x.size(1))
     if mask is None and not has_heads:
         pointer, *others = rows.arrays
@@ -129,6 +146,22 @@ def aggregate(
         coins = _edge_coins(places, mask, x.size(1), x.dtype)
         arguments = *rows.arrays, _array(x), weights, *coins
     _share(kernel, (*arguments, out.numpy()), _balanced(rows, x.size(1)))
+    return out if bias is None else out.add_(bias)
+
+
+def rectify(x: Tensor) -> Tensor:
+    """See `gnndrop.kernels.reference.rectify`; x is contiguous."""
+    is_kept = torch.empty(x.shape, dtype=torch.bool)
+    arguments = _array(x).reshape(-1), is_kept.numpy().reshape(-1)
+    _share(_compiled.rectify, arguments, _even(x.numel(), x.numel()))
+    return is_kept
+
+
+def select(x: Tensor, is_kept: Tensor) -> Tensor:
+    """See `gnndrop.kernels.reference.select`."""
+    out = torch.empty_like(x, memory_format=torch.contiguous_format)
+    arguments = (_array(values).reshape(-1) for values in (x, is_kept, out))
+    _share(_compiled.select, tuple(arguments), _even(x.numel(), x.numel()))
     return out
 
 
@@ -281,11 +314,15 @@ def attention_derivative(
     return sources, targets
 
 
-def _library_product(rows: Compressed, x: Tensor, weight: Tensor | None) -> Tensor:
+def _library_product(
+    rows: Compressed, x: Tensor, weight: Tensor | None, bias: Tensor | None
+) -> Tensor:
     """Multiply by torch's CSR product, which is the faster one at all sizes."""
     factor = _ones(rows.other.size(0), x.dtype) if weight is None else weight[:, 0]
-    matrix = rows.matrix(factor, x.size(0))
-    return x.new_empty(rows.num_rows, x.size(1)).addmm_(matrix, x, beta=0)
+    matrix, out = rows.matrix(factor, x.size(0)), x.new_empty(rows.num_rows, x.size(1))
+    if bias is None:
+        return out.addmm_(matrix, x, beta=0)
+    return out.copy_(bias).addmm_(matrix, x)
 
 
 @functools.lru_cache(maxsize=8)

@@ -26,8 +26,18 @@ def multiply(
     return torch.where(kept, x * mask.scale + shift, dropped)
 
 
+def multiply_in_place(x: Tensor, rows: Tensor | None, mask: Mask) -> Tensor:
+    """Mask a contiguous matrix in its own memory: see `multiply`."""
+    return x.copy_(multiply(x, rows, mask))
+
+
 def multiply_csr(
-    pointer: Tensor, columns: Tensor, values: Tensor, rows: Tensor | None, mask: Mask
+    pointer: Tensor,
+    columns: Tensor,
+    values: Tensor,
+    rows: Tensor | None,
+    mask: Mask,
+    words: Tensor | None = None,
 ) -> Tensor:
     """Mask the stored entries of a CSR matrix of R rows.
 
@@ -37,6 +47,7 @@ def multiply_csr(
         values: shape (n,).
         rows: int64 of shape (R,), the rows' coordinates; by default 0..R-1.
         mask: the mask.
+        words: the hash's words of `columns`, where they are known: `Graph.source_words`.
     """
     places = torch.repeat_interleave(pointer.diff()).long()
     kept = keep(mask, places if rows is None else rows[places], columns.long())
@@ -118,6 +129,7 @@ def aggregate(
     mask: Mask | None,
     left: Tensor | None = None,
     right: Tensor | None = None,
+    bias: Tensor | None = None,
 ) -> Tensor:
     """Sum weighted, masked rows of `x` into every row of a compressed graph.
 
@@ -130,6 +142,7 @@ def aggregate(
         mask: by any of edge and column, or None.
         left: shape (R,), a factor of every sum; only without a mask and with one head.
         right: shape (N,), a factor of every row of `x`; likewise.
+        bias: shape (H * C,), added to every sum; None for nothing.
 
     Returns:
         Shape (R, H * C).
@@ -145,7 +158,20 @@ def aggregate(
         messages = multiply(messages, places, mask)
     targets = torch.repeat_interleave(rows.pointer.diff())
     sums = x.new_zeros(len(rows.pointer) - 1, x.size(1)).index_add_(0, targets, messages)
-    return sums if left is None else sums * left[:, None]
+    sums = sums if left is None else sums * left[:, None]
+    return sums if bias is None else sums + bias
+
+
+def rectify(x: Tensor) -> Tensor:
+    """Set what is below zero to zero, in place; return which entries were not, NaN among them."""
+    is_kept = ~(x <= 0)
+    x.relu_()
+    return is_kept
+
+
+def select(x: Tensor, is_kept: Tensor) -> Tensor:
+    """Return the entries that are kept, and zeros in the place of the others."""
+    return torch.where(is_kept, x, 0)
 
 
 def attention(

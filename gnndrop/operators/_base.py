@@ -30,6 +30,21 @@ ROW_AXES = {"node", "edge", "in"}
 COLUMN_AXES = {"channel", "head", "out"}
 
 
+class _Pass:
+    """Where an operator stands in a forward pass: no attributes of the module, which sets slowly.
+
+    Attributes:
+        seed: None outside of a pass.
+        seeds: those of samples that are computed at once; empty for one sample.
+        calls: the number of calls of each layer.
+    """
+
+    def __init__(self) -> None:
+        self.seed: int | None = None
+        self.seeds: tuple[int, ...] = ()
+        self.calls: Counter[int] = Counter()
+
+
 class Operator(nn.Module):
     """Base of all operators.
 
@@ -78,9 +93,7 @@ class Operator(nn.Module):
         self.p = check_rate(p)
         self.share = _choice("share", share, ("layer", "forward"))
         self.rescale = _choice("rescale", rescale, self.rescales)
-        self._seed: int | None = None
-        self._seeds: tuple[int, ...] = ()
-        self._calls: Counter[int] = Counter()
+        self._pass = _Pass()
         self.prepare = Memo(Graph)
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -132,19 +145,19 @@ class Operator(nn.Module):
         """
         if seed is None:
             seed = draw_seed() if self.training else 0
-        self._seed = seed
-        self._seeds = (seed, *others) if others else ()
-        self._calls.clear()
+        state = self._pass
+        state.seed, state.seeds = seed, (seed, *others) if others else ()
+        state.calls.clear()
         return self
 
     def end_pass(self) -> None:
         """End the pass: each further call outside of one is its own."""
-        self._seed, self._seeds = None, ()
+        self._pass.seed, self._pass.seeds = None, ()
 
     @property
     def in_pass(self) -> bool:
         """Whether a pass has been started."""
-        return self._seed is not None
+        return self._pass.seed is not None
 
     def next_mask(self, layer: int = 0) -> Mask:
         """Return the mask of the next call of a layer; with `rescale=eval`, 1-p in evaluation.
@@ -154,19 +167,20 @@ class Operator(nn.Module):
         """
         if self.rescale == "eval" and not self.training:
             return Mask(key=0, p=0.0, scale=1 - self.p)
-        if self._seed is None and self.share == "forward":
+        state = self._pass
+        if state.seed is None and self.share == "forward":
             raise ParameterError(
                 "share=forward needs a forward pass, got a single call: "
                 "attach the operator to the model, or call start_pass() before and end_pass() after"
             )
-        seed, call = self._seed, 0
+        seed, call = state.seed, 0
         if seed is None:
             seed = draw_seed()
         elif self.share == "forward":
             layer = 0
         else:
-            call = self._calls[layer]
-            self._calls[layer] += 1
+            call = state.calls[layer]
+            state.calls[layer] += 1
         site = self.alias_of or self.name
         return Mask(
             key=stream_key(seed, site, layer, call),
@@ -174,7 +188,7 @@ class Operator(nn.Module):
             by_row=not ROW_AXES.isdisjoint(self.axes),
             by_column=not COLUMN_AXES.isdisjoint(self.axes),
             scale=inverse_scale(self.p) if self.rescale == "inverse" else 1.0,
-            keys=tuple(stream_key(one, site, layer, call) for one in self._seeds),
+            keys=tuple(stream_key(one, site, layer, call) for one in state.seeds),
         )
 
     def extra_repr(self) -> str:
@@ -228,6 +242,13 @@ class FeatureOperator(Operator):
                 "convert them with to_sparse_csr()"
             )
         return _along(x, node_dim, lambda matrix: self.multiply(matrix, mask))
+
+    @property
+    def has_coins(self) -> bool:
+        """Whether features are multiplied by the mask's own coins, so that kernels may do it."""
+        base, own = FeatureOperator, type(self)
+        methods = "mask_features", "multiply", "multiply_sparse"
+        return all(getattr(own, name) is getattr(base, name) for name in methods)
 
     def multiply(self, x: Tensor, mask: Mask) -> Tensor:
         """Apply a given mask to a matrix of nodes x channels."""

@@ -108,7 +108,7 @@ class DropEdgePlus(EdgeOperator):
 
     def next_mask(self, layer: int = 0) -> Mask:
         """Return the mask of a layer: one draw for all, at rates that fall with the depth."""
-        seed = draw_seed() if self._seed is None else self._seed
+        seed = draw_seed() if self._pass.seed is None else self._pass.seed
         depth = layer / (self.num_layers - 1) if self.num_layers > 1 else 0.0
         rate = self.p * (1 - self.growth * min(depth, 1.0))
         return Mask(key=stream_key(seed, self.name), p=rate, by_column=False)
