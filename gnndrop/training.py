@@ -16,6 +16,7 @@ from gnndrop.errors import DivergedError, ParameterError
 from gnndrop.inputs import NORMALIZES, prepare_inputs
 from gnndrop.metrics import METRICS
 from gnndrop.operators import Operator
+from gnndrop.optimizer import Adam
 from gnndrop.propagation import accelerate
 from gnndrop.registry import did_you_mean
 
@@ -99,9 +100,7 @@ def fit(
     regularizers: list[Any] = [
         module for module in model.modules() if hasattr(module, "regularization")
     ]
-    optimizer = torch.optim.Adam(
-        _groups(model, config.weight_decay), lr=config.learning_rate, fused=True
-    )
+    optimizer = Adam(_groups(model, config.weight_decay), config.learning_rate)
     was_training, set_training = model.training, training_switch(model)
     best, best_epoch = (-math.inf, -math.inf), 0
     weights: dict[str, Tensor] = {}  # every epoch is better than none
@@ -112,17 +111,14 @@ def fit(
                 set_training(True)
                 for parameter in parameters:
                     parameter.grad = None
-                loss = _finite_loss(model(*inputs)[train], y_train, epoch)
+                loss = _finite_loss(model(*inputs).index_select(0, train), y_train, epoch)
                 for regularizer in regularizers:
                     loss = loss + regularizer.regularization() / len(train)
                 loss.backward()  # type: ignore[no-untyped-call]  # untyped in torch
                 optimizer.step()
                 set_training(False)
-                logits = _predict(model, inputs)[validation]
-                loss = _finite_loss(logits, y_validation, epoch)
-                reached = score(logits, y_validation), -float(loss)
-                if by_loss:
-                    reached = reached[::-1]
+                logits = _predict(model, inputs).index_select(0, validation)
+                reached = _reached(logits, y_validation, score, by_loss, best, epoch)
                 if reached > best:
                     best, best_epoch, weights = reached, epoch, _copy(model)
                 elif config.patience and epoch - best_epoch >= config.patience:
@@ -182,6 +178,27 @@ def _finite_loss(logits: Tensor, y: Tensor, epoch: int) -> Tensor:
     return loss
 
 
+def _reached(
+    logits: Tensor,
+    y: Tensor,
+    score: Callable[[Tensor, Tensor], float],
+    by_loss: bool,
+    best: tuple[float, float],
+    epoch: int,
+) -> tuple[float, float]:
+    """Return the metric and minus the loss, what decides first.
+
+    A loss that would not matter is nan: most epochs neither improve the metric nor equal the best.
+    """
+    loss = None
+    if by_loss or not math.isfinite(float(logits.sum())):
+        loss = float(_finite_loss(logits, y, epoch))
+    metric = score(logits, y)
+    if loss is None:
+        loss = float(_finite_loss(logits, y, epoch)) if metric >= best[0] else math.nan
+    return (-loss, metric) if by_loss else (metric, -loss)
+
+
 def training_switch(model: nn.Module) -> Callable[[bool], object]:
     """Return `model.train`, or what does the same without a walk through all modules.
 
@@ -221,7 +238,7 @@ def _predict(model: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
     return logits
 
 
-def _groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
+def _groups(model: nn.Module, weight_decay: float) -> list[tuple[list[Tensor], float]]:
     """Decay all parameters but those of operators, and what regularizers decay themselves.
 
     A learnt rate would be pulled to 1/2.
@@ -231,16 +248,11 @@ def _groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
         spared.extend(module.parameters() if isinstance(module, Operator) else ())
         spared.extend(getattr(module, "regularized_weights", ()))
     spared_ids = set(map(id, spared))
-    groups: list[dict[str, object]] = []
-    for is_spared in (False, True):
-        chosen = [
-            parameter
-            for parameter in model.parameters()
-            if parameter.requires_grad and (id(parameter) in spared_ids) == is_spared
-        ]
-        if chosen:
-            groups.append({"params": chosen, "weight_decay": 0.0 if is_spared else weight_decay})
-    return groups
+    groups: tuple[list[Tensor], list[Tensor]] = [], []
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            groups[id(parameter) in spared_ids].append(parameter)
+    return [(groups[False], weight_decay), (groups[True], 0.0)]
 
 
 def _copy(model: nn.Module) -> dict[str, Tensor]:
