@@ -53,7 +53,7 @@ def prepare_features(model: nn.Module, x: Tensor, normalize: bool) -> Tensor:
     places = _nonzero(x)
     density = len(places) / x.numel() if x.numel() else 1.0
     sums = None
-    if normalize and density < 0.5 and float(x.min()) >= 0:  # bags of words
+    if normalize and density < 0.5 and bool((x.take(places) >= 0).all()):  # bags of words
         sums = x.sum(1).clamp(min=torch.finfo(x.dtype).tiny)
     if getattr(model, "takes_sparse", False) and density < SPARSE_DENSITY:
         return _gather(x, places, sums)
@@ -62,18 +62,17 @@ def prepare_features(model: nn.Module, x: Tensor, normalize: bool) -> Tensor:
 
 def _nonzero(x: Tensor) -> Tensor:
     """Return the positions of what is not zero in a matrix laid out row by row."""
-    stored = (x != 0).flatten()
-    if x.device.type == "cpu":  # five times as fast as torch's
-        return torch.from_numpy(np.flatnonzero(stored.numpy()))
-    return stored.nonzero()[:, 0]
+    if x.device.type == "cpu" and x.dtype != torch.bfloat16:  # three times as fast as torch's
+        return torch.from_numpy(np.flatnonzero(x.detach().numpy() != 0))
+    return x.flatten().nonzero()[:, 0]
 
 
 def _gather(x: Tensor, places: Tensor, divisors: Tensor | None) -> Tensor:
     """Return a CSR matrix with indices of 32 bits, since kernels wait for memory."""
     rows, width = x.shape
     starts = torch.arange(rows + 1, device=x.device) * width
-    pointer = torch.searchsorted(places, starts).int()
-    values = x.flatten()[places]
+    pointer = torch.searchsorted(places, starts, out_int32=True)
+    values = x.take(places)
     if divisors is not None:
         values = values / divisors.repeat_interleave(pointer.diff())
     return csr_matrix(pointer, (places % width).int(), values, x.shape)

@@ -246,10 +246,14 @@ def spread(mask: Mask, rows: Tensor, blocks: Tensor) -> tuple[Tensor, Mask]:
         >>> row_key(mask.key, rows)[1:].equal(row_key(other, torch.tensor([7])))
         True
     """
-    base = mask.key + GOLDEN
-    offsets = [_signed(((key + GOLDEN) ^ base) & WORD) for key in mask.keys]
-    shifts = torch.tensor(offsets, device=rows.device)[blocks]
+    shifts = _shifts(mask, rows.device)[blocks]
     return (rows ^ shifts if mask.by_row else shifts), replace(mask, by_row=True, keys=())
+
+
+def _shifts(mask: Mask, device: torch.device | None) -> Tensor:
+    """Return what the rows of each block are shifted by, as bits."""
+    base = mask.key + GOLDEN
+    return torch.tensor([_signed((key + GOLDEN) ^ base) for key in mask.keys], device=device)
 
 
 def spread_rows(
@@ -271,10 +275,10 @@ def spread_rows(
             f"{copies} samples at once need as many blocks of rows, got {count} rows"
             + (" with coordinates" if rows is not None else "")
         )
-    size = count // copies
-    numbers, blocks = torch.arange(size, device=device), torch.arange(copies, device=device)
-    coordinates, single = spread(mask, numbers, blocks[:, None])
-    return coordinates.expand(copies, size).flatten(), single
+    shifts = _shifts(mask, device)[:, None]
+    numbers = torch.arange(count // copies, device=device)
+    coordinates = numbers ^ shifts if mask.by_row else shifts.expand(copies, len(numbers))
+    return coordinates.flatten(), replace(mask, by_row=True, keys=())
 
 
 def keep(mask: Mask, rows: Tensor, columns: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from torch_geometric.data import Data
 from gnndrop.attach import attach
 from gnndrop.config import TrainConfig
 from gnndrop.errors import DivergedError, ParameterError
-from gnndrop.inputs import prepare_inputs
+from gnndrop.inputs import prepare_features, prepare_inputs
 from gnndrop.masks import draw_seed
 from gnndrop.models import GCN, MLP, SAGE
 from gnndrop.training import FitResult, fit
@@ -424,6 +424,27 @@ def test_sparse_features_go_to_models_that_take_them(words: Data, data: Data) ->
         assert torch.equal(x.to_dense(), prepare_inputs(nn.Identity(), words)[0])
     words.x = (torch.rand(NODES, CHANNELS) < 0.4).double()
     assert prepare_inputs(gcn(), words)[0].layout == torch.strided  # it would not pay
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("is_transposed", [False, True])
+@pytest.mark.parametrize("odd", [-0.0, -1.0, float("nan")])
+def test_sparse_features_hold_what_is_not_zero(
+    dtype: torch.dtype, is_transposed: bool, odd: float
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(60, 41, generator=generator)
+    x = (x * (x < 0.1)).to(dtype)
+    x[3], x[5, 7] = 0, odd
+    x = x.T.contiguous().T if is_transposed else x
+    found = prepare_features(gcn(), x, normalize=True)
+    is_bag = odd == 0
+    plain = x / x.sum(1).clamp(min=torch.finfo(dtype).tiny)[:, None] if is_bag else x
+    rows, columns = (plain != 0).nonzero(as_tuple=True)
+    assert found.col_indices().dtype == found.crow_indices().dtype == torch.int32
+    assert found.col_indices().tolist() == columns.tolist()
+    assert found.crow_indices().diff().tolist() == rows.bincount(minlength=60).tolist()
+    torch.testing.assert_close(found.values(), plain[rows, columns], rtol=0, atol=0, equal_nan=True)
 
 
 @pytest.mark.parametrize("spec", ["none", "dropout:p=0.5", "drop-node:p=0.3"])

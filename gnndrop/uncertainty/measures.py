@@ -488,9 +488,9 @@ def brier_score(probs: Array, y: Array) -> float:
 class SampleSummary:
     """The measures of samples that come in chunks, without keeping them: O(N C) memory.
 
-    Means and sums of squared deviations are merged chunk by chunk (Chan, Golub and LeVeque,
-    "Algorithms for computing the sample variance", 1983), so that every property is that of the
-    stacked samples to rounding, however they were cut. Everything is float64.
+    Sums are of deviations from the first sample (`gnndrop.uncertainty.moments.Moments`), so that
+    every property is that of the stacked samples to rounding, however they were cut. Everything is
+    float64.
 
     Example:
         >>> summary = SampleSummary()
@@ -503,8 +503,7 @@ class SampleSummary:
     """
 
     def __init__(self) -> None:
-        self._probs = Moments()
-        self._entropies = Moments()
+        self._probs = Moments()  # of shape (C, N): along many nodes loops are vectorised
 
     @property
     def count(self) -> int:
@@ -529,24 +528,30 @@ class SampleSummary:
         """
         self.add(as_samples(probs))
 
-    def add(self, values: Tensor, entropies: Tensor | None = None) -> None:
+    def add(self, values: Tensor, logarithms: Tensor | None = None) -> None:
         """Take in samples that are known to be probabilities, without looking at them again.
 
         Args:
-            values: float64 of shape (S, N, C).
-            entropies: of the samples, shape (S, N), where they are known already.
+            values: floating, of shape (S, N, C); fastest where the nodes stand side by side.
+            logarithms: of the samples, in their shape, where they are known already.
 
         Raises:
             ParameterError: if they are of another shape than those before.
         """
-        if self.count and values.shape[1:] != self.mean.shape:
+        nodes, classes = values.shape[1:]
+        if self.count and self._probs.first.shape != (classes, nodes):
             raise ParameterError(
                 "samples must have the nodes and classes of those before, "
-                f"{tuple(self.mean.shape)}, got {tuple(values.shape[1:])}; "
+                f"{tuple(self.mean.shape)}, got {(nodes, classes)}; "
                 "begin a new summary for another graph"
             )
-        self._probs.update(values)
-        self._entropies.update(_entropy(values) if entropies is None else entropies)
+        logarithms = _safe_log(values) if logarithms is None else logarithms
+        self._probs.update(values.mT, logarithms.mT)
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether all samples were, and the logarithms that they were given with."""
+        return math.isfinite(float(self._probs.products.sum()))
 
     def _known(self, minimum: int = 1) -> None:
         if self.count < minimum:
@@ -559,13 +564,13 @@ class SampleSummary:
     def mean(self) -> Tensor:
         """Shape (N, C): the mean prediction p̄."""
         self._known()
-        return self._probs.mean
+        return self._probs.mean.mT.contiguous()
 
     @property
     def std(self) -> Tensor:
         """Shape (N, C): the standard deviation over samples of each probability, with T - 1."""
         self._known(2)
-        return self._probs.variance.sqrt()
+        return self._probs.variance.sqrt().mT.contiguous()
 
     @property
     def mean_error(self) -> Tensor:
@@ -575,13 +580,14 @@ class SampleSummary:
     @property
     def entropy(self) -> Tensor:
         """Shape (N,): the total uncertainty H(p̄), in nats; see `predictive_entropy`."""
-        return _entropy(self.mean)
+        self._known()
+        return _entropy(self._probs.mean.mT)
 
     @property
     def expected_entropy(self) -> Tensor:
         """Shape (N,): mean_t H(p_t), in nats."""
         self._known()
-        return self._entropies.mean
+        return 0 - self._probs.products.sum(0) / self.count  # 0 - 0 is 0, and not -0
 
     @property
     def mutual_information(self) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 import torch_geometric.nn as pyg
 from torch import Tensor, nn
 
-from gnndrop.models import Linear
+from gnndrop.linear import Linear
 from gnndrop.operators import Operator
 from gnndrop.uncertainty.sites import Watch
 
@@ -74,6 +74,7 @@ class Reuse:
         self.is_wary = True
         self._known: dict[Call, _Known] = {}
         self._copied: set[Call] = set()
+        self._changing: set[Call] = set()  # linear maps that met another input in another sample
         self._frames: list[_Frame] = [_Frame(())]
         inside = {
             id(part)
@@ -88,14 +89,16 @@ class Reuse:
         ]
 
     def __enter__(self) -> "Reuse":
-        self._previous = [(module, module.__dict__.get("forward")) for _, module in self._modules]
+        self._previous = [
+            (name, module, module.__dict__.get("forward")) for name, module in self._modules
+        ]
         for name, module in self._modules:
             module.__dict__["forward"] = self._wrap(name, module, module.forward)
         return self
 
     def __exit__(self, *_: object) -> None:
-        for module, forward in self._previous:
-            _restore(module, forward)
+        for previous in self._previous:
+            _restore(*previous[1:])
         self.forget()
 
     def begin(self) -> None:
@@ -107,14 +110,13 @@ class Reuse:
         self._known.clear()
         self._copied.clear()
 
-    def settle(self, keeps_path: bool) -> None:
-        """Step back from modules that have nothing to hand out, unless the path is wanted."""
-        if keeps_path:
-            return
+    def settle(self) -> None:
+        """Step back from modules that have nothing to hand out, for good; after a whole pass."""
         names = {name for key in self._known for name in key[::2]}  # with what calls them
-        for (name, _), previous in zip(self._modules, self._previous, strict=True):
+        for name, module, forward in self._previous:
             if name not in names:
-                _restore(*previous)
+                _restore(module, forward)
+        self._previous = [previous for previous in self._previous if previous[0] in names]
 
     def _wrap(
         self, name: str, module: nn.Module, forward: Callable[..., Any]
@@ -155,7 +157,8 @@ class Reuse:
         if known.inputs is not None and (
             inputs is None or inputs[0] is not known.inputs[0] or inputs[1] != known.inputs[1]
         ):
-            del self._known[key]  # another input in every sample
+            del self._known[key]
+            self._changing.add(key)
             return None
         if key in self._copied:
             return known.output.clone()
@@ -174,7 +177,7 @@ class Reuse:
     ) -> None:
         if not self.remembers or not isinstance(output, Tensor) or output.is_inference():
             return
-        if is_late and inputs is None:
+        if (is_late and inputs is None) or key in self._changing:
             return
         kept = output.clone() if key in self._copied else output
         self._known[key] = _Known(kept, kept._version, inputs)

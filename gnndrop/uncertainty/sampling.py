@@ -368,7 +368,6 @@ class Sampler:
         self._intercepts = bool(foreign) or self._interceptor.has_normalized
         self._reuse.is_wary = self._draws_outside
         self._moves = bool(moved)
-        self._reuse.settle(self._intercepts)
         self._known = {0: _own(output)}
 
     def _look(self) -> Any:
@@ -464,8 +463,12 @@ class Sampler:
             if self._device.type == "cuda":
                 torch.cuda.manual_seed(seeds[0] >> 1)
             self._state_before = torch.get_rng_state()
-        with self._interceptor if self._intercepts else nullcontext():
-            return self.model(*inputs)
+        if self._intercepts:
+            with self._interceptor:
+                return self.model(*inputs)
+        output = self.model(*inputs)
+        self._reuse.settle()
+        return output
 
 
 def _own(output: Any) -> Any:

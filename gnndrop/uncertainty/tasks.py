@@ -1,5 +1,6 @@
 """How the outputs of a model become samples, and samples a summary, task by task."""
 
+import math
 from typing import Any, Protocol
 
 import torch
@@ -48,10 +49,9 @@ class Classification:
         probs = logarithms.exp()
         if probs.requires_grad:
             self.traced.append(probs)
-        entropies = -(probs * logarithms).sum(-1)
-        # Sums over samples in another layout than theirs take four times as long.
-        values = probs.detach().to(torch.float64, memory_format=torch.contiguous_format)
-        self._summary.add(values, entropies.detach().double())
+        self._summary.add(probs.detach(), logarithms.detach())
+        # Of an infinite logit p log p is nan: the sums tell, without a look at all logits.
+        _check_finite(self._summary.is_finite)
         if self.kept is not None:
             self.kept.append(self.shown(probs))
 
@@ -62,9 +62,10 @@ class Classification:
                 "the model must return logits of shape (N, C) with C >= 2 classes, got "
                 f"{tuple(logits.shape[1:])}; independent labels are task='multilabel'"
             )
-        sums = logits.float().sum(-1)
+        if not logits.numel() or bool(logits.min() < 0):
+            return
         tolerance = max(1e-3, 2 * torch.finfo(logits.dtype).eps)
-        if logits.numel() and bool(((logits >= 0).all()) & ((sums - 1).abs() < tolerance).all()):
+        if bool(((logits.float().sum(-1) - 1).abs() < tolerance).all()):
             raise ParameterError(
                 "the model must return logits, got rows that are probabilities already; "
                 "return what comes before the softmax"
@@ -72,8 +73,7 @@ class Classification:
 
     def logarithms(self, logits: Tensor) -> Tensor:
         """Return the logarithms of probabilities, shape (S, N, C)."""
-        by_class = logits.transpose(-1, -2).contiguous()  # softmax along a short last axis is slow
-        return (by_class - by_class.logsumexp(-2, keepdim=True)).transpose(-1, -2)
+        return logits.mT.contiguous().log_softmax(-2).mT  # along a short last axis it is slow
 
     def shown(self, values: Tensor) -> Tensor:
         """Return probabilities, by sample or not, in the shape of the model's outputs."""
@@ -132,7 +132,7 @@ class Multilabel(Classification):
 
     def logarithms(self, logits: Tensor) -> Tensor:
         """Return the logarithms of probabilities, shape (S, N * L, 2)."""
-        return F.logsigmoid(torch.stack([-logits, logits], -1)).flatten(1, 2)
+        return F.logsigmoid(torch.stack([-logits, logits], 1)).flatten(2).mT
 
     def shown(self, values: Tensor) -> Tensor:
         """Return the probability of the label."""
@@ -165,6 +165,7 @@ class Regression:
         if isinstance(outputs[0], tuple | list):
             outputs, noise = (list(part) for part in zip(*outputs, strict=True))
             variances = _stack(noise).double()
+            _check_finite(_is_finite(variances))
             if bool((variances < 0).any()):
                 raise ParameterError(
                     "the second output of a regression must be a variance, got negative numbers; "
@@ -172,6 +173,7 @@ class Regression:
                 )
             self._noise = self._noise + variances.sum(0)
         values = _stack(outputs).double()
+        _check_finite(_is_finite(values))
         if self.kept is not None:
             self.kept.append(values)
         self._moments.update(values)
@@ -208,10 +210,16 @@ def _stack(outputs: list[Any]) -> Tensor:
                 "the model must return one floating point tensor, "
                 f"got {type(output).__name__}; wrap it in a module that returns that"
             )
-    stacked = torch.stack(outputs) if len(outputs) > 1 else outputs[0][None]
-    if not bool(stacked.sum(dtype=torch.float64).isfinite()):
+    return torch.stack(outputs) if len(outputs) > 1 else outputs[0][None]
+
+
+def _is_finite(values: Tensor) -> bool:
+    return math.isfinite(float(values.detach().sum(dtype=torch.float64)))
+
+
+def _check_finite(is_finite: bool) -> None:
+    if not is_finite:
         raise ParameterError(
             "the model's outputs must be finite, got NaN or infinity; "
             "look at the inputs and at the weights"
         )
-    return stacked

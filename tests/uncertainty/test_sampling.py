@@ -22,6 +22,7 @@ from gnndrop.training import fit
 from gnndrop.uncertainty import mc_predict
 from gnndrop.uncertainty.batching import copies_that_pay, replicate
 from gnndrop.uncertainty.sampling import Sampler
+from gnndrop.uncertainty.tasks import TASKS
 
 NODES, CHANNELS, CLASSES = 30, 6, 3
 generator = torch.Generator().manual_seed(0)
@@ -606,6 +607,19 @@ def test_outputs_that_are_not_finite_are_refused(value: float) -> None:
     x[3, 2] = value
     with pytest.raises(ParameterError, match="outputs must be finite"):
         mc_predict(build("nn.Dropout"), x, EDGES)
+
+
+@pytest.mark.parametrize("task", ["classification", "multilabel", "regression"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_one_output_of_a_later_sample_that_is_not_finite_is_refused(
+    task: str, value: float
+) -> None:
+    samples = torch.randn(4, 5, 3, generator=torch.Generator().manual_seed(0))
+    summary = TASKS[task](keep=False)
+    summary.add(list(samples))
+    samples[2, 4, 1] = value
+    with pytest.raises(ParameterError, match="outputs must be finite"):
+        summary.add(list(samples))
 
 
 class Hidden(nn.Module):
