@@ -5,7 +5,7 @@
 The medians of the parts of an epoch as `fit` runs it; and for the GCN those of the same operations
 without modules, hooks and autograd: each in a loop of its own, where all that it reads is in the
 caches, and all of them in turn, where it is not. The peaks of memory are those of
-`benchmarks.memory profile`.
+`benchmarks.memory ... profile`.
 """
 
 import argparse
@@ -144,9 +144,9 @@ def _seconds(function: Callable[[], Any]) -> float:
     return time.perf_counter() - started
 
 
-def memory() -> dict[str, float]:
+def memory(way: str) -> dict[str, float]:
     """Return the peaks of memory in a step at 4 M edges, in feature arrays."""
-    command = [sys.executable, "-m", "benchmarks.memory", "profile", "4000000"]
+    command = [sys.executable, "-m", "benchmarks.memory", way, "4000000", "profile"]
     printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     peaks: dict[str, float] = json.loads(printed)
     return peaks
@@ -181,7 +181,9 @@ def main() -> None:
             "threads": torch.get_num_threads(),
             "environment": environment(),
             "microseconds": found,
-            "peaks of memory, in feature arrays": memory(),
+            "peaks of memory, in feature arrays": {
+                way: memory(way) for way in ("gnndrop", "PyG's GCN")
+            },
         }
         options.out.write_text(json.dumps(document, indent=1) + "\n")
 

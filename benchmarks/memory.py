@@ -1,9 +1,11 @@
 """The peak memory of a training step with message dropout, in a process of its own.
 
-python -m benchmarks.memory "gnndrop" | "E x F" EDGES
+python -m benchmarks.memory "gnndrop" | "PyG's GCN" | "E x F" EDGES [profile]
 
-`profile` in the place of the first gives the peaks between the outputs of the model's modules, and
-between their derivatives, in feature arrays above the graph and the features.
+The first takes the GCN of `gnndrop.models`, the others PyG's: with the operator attached, or with a
+hook that drops entries of the messages that PyG forms. `profile` gives the peaks between the
+outputs of the model's layers, and between their derivatives, in feature arrays above the graph and
+the features.
 """
 
 import ctypes
@@ -22,6 +24,7 @@ from benchmarks import plain
 from benchmarks.speed import MASK, measure, random_graph
 from gnndrop import attach
 from gnndrop.kernels import aggregate
+from gnndrop.models import GCN
 
 CHANNELS = 128
 
@@ -54,7 +57,7 @@ def note_peaks(model: nn.Module, features: float) -> dict[str, float]:
         output.register_hook(lambda gradient: note(f"{name}: derivative by its output"))
 
     for module in model.modules():
-        if isinstance(module, pyg.GCNConv | pyg.Linear | nn.ReLU):
+        if isinstance(module, pyg.GCNConv | nn.ReLU):
             module.register_forward_hook(hook)
     return peaks
 
@@ -64,16 +67,17 @@ def main() -> None:
     way, edges = sys.argv[1], int(sys.argv[2])
     warnings.filterwarnings("ignore", "Sparse")
     graph, matrix = random_graph(edges)
-    is_ours = way != "E x F"
     if way != "gnndrop":
         del matrix
     x = torch.randn(graph.num_targets, CHANNELS, generator=torch.Generator().manual_seed(0))
     y = torch.randint(8, (graph.num_targets,), generator=torch.Generator().manual_seed(1))
-    model = pyg.GCN(CHANNELS, CHANNELS, num_layers=2, out_channels=8)
-    if is_ours:
-        attach(model, "drop-message:p=0.5")
-    else:
+    model: nn.Module = pyg.GCN(CHANNELS, CHANNELS, num_layers=2, out_channels=8)
+    if way == "gnndrop":
+        model = GCN(CHANNELS, CHANNELS, out_channels=8)
+    if way == "E x F":
         plain.add_message_hooks(model)
+    else:
+        attach(model, "drop-message:p=0.5")
     found: dict[str, float] = {"features": x.numel() * x.element_size()}
     if way == "gnndrop" and edges > 10**7:
         with torch.no_grad():
@@ -87,12 +91,12 @@ def main() -> None:
         model.zero_grad()
         F.cross_entropy(model(x, graph.edge_index), y).backward()
 
-    if is_ours:
+    if way != "E x F":
         step()  # prepares the model's graph, which belongs to the graph
         model.zero_grad()
     ctypes.CDLL(None).malloc_trim(0)  # what was freed counts no more
     forget_peak()
-    if way == "profile":
+    if "profile" in sys.argv:
         found = note_peaks(model, found["features"])
         step()
         print(json.dumps(found, indent=1))
