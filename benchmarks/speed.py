@@ -3,10 +3,10 @@
     python -m benchmarks.speed [ROW ...] [--repeats 7] [--seeds 10] [--threads N]
         [--data-root DIR] [--out FILE]
 
-All ways of a row take turns in one process, after each has run; a turn fills 10 ms at least. The
-medians and the minima are reported, and a bar is held against the ratio of medians. What is timed
-is checked on the timed inputs: masked results against the torch reference with the same mask,
-accuracy over several seeds. Memory is measured in a process of its own.
+Every ROW has a process of its own. All ways of one take turns in it, after each has run; a turn
+fills 10 ms at least. The medians and the minima are reported, and a bar is held against the ratio
+of medians. What is timed is checked on the timed inputs: masked results against the torch reference
+with the same mask, accuracy over several seeds.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import json
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Callable
@@ -425,22 +426,42 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     warnings.filterwarnings("ignore", "Sparse")  # torch calls its CSR layout beta
-    measured = []
-    for name in options.rows or ROWS:
-        for row in ROWS[name](options):
-            measured.append(row)
-            sign, verdict = (">=" if row.higher else "<="), ("" if row.passed else "   MISSED")
-            print(f"{row.name:62s} {row.ratio_is}: {row.ratio:.2f} ({sign} {row.bar:g}){verdict}")
-            for way, times in row.milliseconds.items():
-                print(f"    {way:20s} {times['median']:10.2f} ms, minimum {times['min']:10.2f}")
-            print(f"    {row.checks}", flush=True)
+    names, measured = options.rows or list(ROWS), []
+    for name in names:
+        measured += measure_row(name, options) if len(names) == 1 else in_own_process(name, options)
         if options.out:  # after every row: a failure later on loses nothing
             document = {
                 "command": "python -m benchmarks.speed " + " ".join(sys.argv[1:]),
                 "environment": environment(),
-                "rows": [{**asdict(row), "passed": row.passed} for row in measured],
+                "rows": measured,
             }
             options.out.write_text(json.dumps(document, indent=1) + "\n")
+
+
+def measure_row(name: str, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Measure and print."""
+    measured = []
+    for row in ROWS[name](options):
+        measured.append({**asdict(row), "passed": row.passed})
+        sign, verdict = (">=" if row.higher else "<="), ("" if row.passed else "   MISSED")
+        print(f"{row.name:62s} {row.ratio_is}: {row.ratio:.2f} ({sign} {row.bar:g}){verdict}")
+        for way, times in row.milliseconds.items():
+            print(f"    {way:20s} {times['median']:10.2f} ms, minimum {times['min']:10.2f}")
+        print(f"    {row.checks}", flush=True)
+    return measured
+
+
+def in_own_process(name: str, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Measure as `measure_row`, but not in the memory that another row left behind."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "row.json"
+        command = [sys.executable, "-m", "benchmarks.speed", name, "--out", str(out)]
+        for setting in ("repeats", "seeds", "threads", "data_root"):
+            if getattr(options, setting) is not None:
+                command += [f"--{setting.replace('_', '-')}", str(getattr(options, setting))]
+        subprocess.run(command, check=True)
+        rows: list[dict[str, Any]] = json.loads(out.read_text())["rows"]
+    return rows
 
 
 if __name__ == "__main__":
