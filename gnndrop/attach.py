@@ -121,7 +121,7 @@ class Attachment:
     @eager
     def _begin(self, module: nn.Module, inputs: Any) -> None:
         """Start a pass at the outermost of the modules, unless the caller has started one."""
-        if self._owner is not None or not self.operator.is_active or self.operator.in_pass:
+        if not self.operator.is_active or self.operator.in_pass:
             return
         is_recomputed = torch._C._current_graph_task_id() >= 0  # by a backward pass
         if is_recomputed and module not in self._owners:
@@ -308,9 +308,6 @@ def _free_name(home: nn.Module, operator: Operator) -> str:
     return f"{stem}_{number}"
 
 
-_FINISH = Attachment._finish  # looks at no arguments
-
-
 class _Site:
     """One layer that an operator acts on."""
 
@@ -391,7 +388,7 @@ class _FeatureSite(_Site):
         if hasattr(self.operator, "precede"):  # one that regularizes the weights behind it
             self.operator.precede(self.number, *_input_maps(self.layer))
         hooks = super().install()
-        self.hook = hooks[0].id
+        self.hook_id = hooks[0].id
         self.has_coins = self.operator.has_coins
         return hooks
 
@@ -411,24 +408,22 @@ class _FeatureSite(_Site):
             arguments[name] = self._mask(x, endpoints(arguments["edge_index"]))
         elif isinstance(x, tuple | list):  # a bipartite layer's sources and targets
             arguments[name] = tuple(None if end is None else self._mask(end) for end in x)
-        elif self.has_coins and self._may_pass(x):
+        elif self.has_coins and self._layer_may_mask(x):
             arguments[name] = MaskedFeatures(x, self.operator.next_mask(self.number))
         else:
             arguments[name] = self._mask(x)
 
-    def _may_pass(self, x: Any) -> bool:
+    def _layer_may_mask(self, x: Any) -> bool:
         """Whether the layer may mask the features itself: nobody else looks at its arguments."""
         layer = self.layer
         forward = layer.__dict__.get("forward")
         return (
             isinstance(forward, NormalizedForward)
             and forward.masks(x)
-            and next(reversed(layer._forward_pre_hooks)) == self.hook
+            and next(reversed(layer._forward_pre_hooks)) == self.hook_id
             and not (layer._backward_hooks or layer._backward_pre_hooks)
             and not _has_any_global_hook()  # type: ignore[no-untyped-call]  # untyped in torch
-            and all(
-                getattr(hook, "__func__", 0) is _FINISH for hook in layer._forward_hooks.values()
-            )
+            and all(map(_ends_a_pass, layer._forward_hooks.values()))
         )
 
     def _mask(self, x: Tensor, *graph: Tensor) -> Tensor:
@@ -440,6 +435,11 @@ class _FeatureSite(_Site):
             x, operator.next_mask(self.number), node_dim, *graph
         )
         return masked
+
+
+def _ends_a_pass(hook: object) -> bool:
+    """Whether this is the hook of an attachment that looks at no arguments."""
+    return getattr(hook, "__func__", None) is Attachment._finish
 
 
 class _GraphSite(_Site):

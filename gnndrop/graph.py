@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gnndrop.errors import ParameterError
-from gnndrop.masks import GOLDEN, WORD, Mask, column_words, mix, spread
+from gnndrop.masks import GOLDEN, HALF, WORD, Mask, column_words, mix, spread
 
 Value = TypeVar("Value")
 CSR_REMARK = "Sparse (CSR tensor support|invariant checks)"
@@ -198,7 +198,8 @@ class Graph:
         Those of the columns of a CSR matrix, entry by entry: half of what its coins cost.
         """
         words = column_words(torch.arange(self.num_sources, device=self.edge_index.device))
-        return words.to(torch.uint32).view(torch.int32).index_select(0, self.by_target.other)
+        bits = torch.where(words > HALF >> 1, words - (HALF + 1), words).int()
+        return bits.index_select(0, self.by_target.other)
 
     def rows(self, transposed: bool = False) -> Compressed:
         """Return the edges grouped by target, or by source where `transposed`."""
