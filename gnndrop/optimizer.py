@@ -5,19 +5,24 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from gnndrop.errors import ParameterError
+
 
 class Adam:
     """Torch's fused Adam on groups of parameters with a decay each, called as an operation.
 
     The bookkeeping of `torch.optim.Adam`, for profilers, hooks and settings that change, costs a
-    small model as much as the step itself. The results are the same to the bit, and parameters
-    without a gradient are left alone, as there.
+    small model as much as the step itself. The results are the same to the bit, parameters
+    without a gradient are left alone as there, and gradients may be laid out in any way.
 
     Source: Kingma and Ba, "Adam: a method for stochastic optimization" (ICLR 2015).
 
     Args:
         groups: parameters and their weight decay, an L2 penalty.
         learning_rate: the step size.
+
+    Raises:
+        ParameterError: if there are gaps between a parameter's entries in memory.
 
     Example:
         >>> weight = torch.ones(2, requires_grad=True)
@@ -48,29 +53,26 @@ class _Group:
 
     def __init__(self, parameters: list[Tensor], decay: float) -> None:
         self.decay = decay
-        means = map(torch.zeros_like, parameters)
-        squares = map(torch.zeros_like, parameters)
-        self._steps = torch.zeros(len(parameters), dtype=torch.float32, device=parameters[0].device)
-        self._members = list(zip(parameters, means, squares, self._steps, strict=True))
-        self._lists = [list(kind) for kind in zip(*self._members, strict=True)]
+        self._members = list(map(_Member, parameters))
 
     def step(self, learning_rate: float) -> None:
-        moved = [member for member in self._members if member[0].grad is not None]
+        moved = [member for member in self._members if member.parameter.grad is not None]
         if not moved:
             return
-        if len(moved) == len(self._members):  # as a rule
-            parameters, means, squares, steps = self._lists
-            self._steps += 1
-        else:
-            parameters, means, squares, steps = map(list, zip(*moved, strict=True))
-            torch._foreach_add_(steps, 1)
+        device = moved[0].parameter.device
+        for member in moved:
+            member.steps += 1
+        steps = {
+            count: torch.tensor(float(count), device=device)
+            for count in {member.steps for member in moved}
+        }
         torch._fused_adam_(
-            parameters,
-            [parameter.grad for parameter in parameters],
-            means,
-            squares,
+            [member.in_order(member.parameter) for member in moved],
+            [member.in_order(member.parameter.grad) for member in moved],
+            [member.mean for member in moved],
+            [member.square for member in moved],
             [],
-            steps,
+            [steps[member.steps] for member in moved],
             lr=learning_rate,
             beta1=0.9,
             beta2=0.999,
@@ -79,3 +81,29 @@ class _Group:
             amsgrad=False,
             maximize=False,
         )
+
+
+class _Member:
+    """A parameter, with what Adam remembers of it.
+
+    The operation takes entries by their order in memory. It copies gradients that are laid out
+    column by column, and mistakes those laid out otherwise than their parameter.
+    """
+
+    def __init__(self, parameter: Tensor) -> None:
+        self.parameter = parameter
+        self.steps = 0
+        self._order: list[int] | None = None
+        if not parameter.is_contiguous():
+            self._order = sorted(range(parameter.dim()), key=lambda axis: -parameter.stride(axis))
+        entries = self.in_order(parameter.detach())
+        if not entries.is_contiguous():
+            raise ParameterError(
+                "parameters must fill their memory, got shape "
+                f"{tuple(parameter.shape)} with strides {parameter.stride()}; call .contiguous()"
+            )
+        self.mean, self.square = torch.zeros_like(entries), torch.zeros_like(entries)
+
+    def in_order(self, values: Tensor) -> Tensor:
+        """View values as shaped like the parameter's memory."""
+        return values if self._order is None else values.permute(self._order)
