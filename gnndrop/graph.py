@@ -36,6 +36,7 @@ class Compressed:
     order: Tensor | None
     stops: Tensor | None = None
     _last: list[tuple[Tensor, int, Tensor]] = field(default_factory=list, repr=False)
+    _cuts: dict[int, NDArray[np.int64]] = field(default_factory=dict, repr=False)
 
     @property
     def num_rows(self) -> int:
@@ -57,6 +58,19 @@ class Compressed:
         """Return values of shape (E, ...), given in the order of `edge_index`, in this one."""
         # A third of the time that brackets take.
         return values if self.order is None else values.index_select(0, self.order)
+
+    def cut(self, parts: int) -> NDArray[np.int64]:
+        """Return the rows where parts of as many edges begin, and the number of rows, remembered.
+
+        Args:
+            parts: how many parts, of which some may be empty.
+        """
+        if parts not in self._cuts:
+            places = np.arange(parts + 1) * self.other.size(0) // parts
+            cuts = np.searchsorted(self.arrays[0], places).clip(max=self.num_rows)
+            cuts[0], cuts[-1] = 0, self.num_rows
+            self._cuts[parts] = cuts
+        return self._cuts[parts]
 
     def matrix(self, weight: Tensor, num_others: int) -> Tensor:
         """Return a torch CSR matrix of these rows.

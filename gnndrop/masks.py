@@ -71,7 +71,7 @@ class Mask:
     scale: float = 1.0
     keys: tuple[int, ...] = ()
 
-    @property
+    @functools.cached_property
     def threshold(self) -> int:
         """The number of the 2^32 coins that drop: `round(p * 2^32)`."""
         return round(self.p * (1 << 32))

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from gnndrop.errors import ParameterError
 from gnndrop.optimizer import Adam
 
 STEPS = 5
@@ -118,3 +119,27 @@ def test_nothing_is_noted() -> None:
     Adam([([one], 0.1)], 0.1).step()
     assert one.grad_fn is None
     assert torch.equal(one.grad, torch.ones(2))
+
+
+def test_gradients_may_be_laid_out_in_any_way() -> None:
+    """Torch's fused operation mistakes those that are laid out otherwise than their parameter."""
+    ours, torchs = parameters(), parameters()
+    mine, theirs = Adam([(ours, 0.1)], 0.01), torch.optim.Adam(torchs, 0.01, weight_decay=0.1)
+    for step in range(STEPS):
+        for made in (ours, torchs):
+            derive(made, step)
+            for one in made:
+                assert one.grad is not None
+                flipped = one.grad.t().contiguous().t() if one.dim() == 2 else one.grad.clone()
+                one.grad = flipped if one.is_contiguous() else one.grad.contiguous()
+        assert any(one.grad.stride() != one.stride() for one in ours if one.grad is not None)
+        mine.step()
+        theirs.step()
+        for one, other in zip(ours, torchs, strict=True):
+            torch.testing.assert_close(one, other)
+
+
+def test_parameters_with_gaps_are_refused() -> None:
+    gaps = torch.ones(4, 4)[:, ::2].requires_grad_()
+    with pytest.raises(ParameterError, match=r"fill their memory, got shape \(4, 2\)"):
+        Adam([([gaps], 0.0)], 0.1)

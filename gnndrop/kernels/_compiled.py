@@ -8,6 +8,7 @@ output. Places are unsigned: numba would look for negative ones at every access.
 # numba infers the types at the first call; annotations would be ignored.
 
 import functools
+from types import FunctionType
 
 import numba
 import numpy as np
@@ -27,9 +28,9 @@ from gnndrop.masks import (
 RELAXED_BLOCK = 4096  # entries whose derivatives by the rate are summed in float32
 
 
-def _compiler(*fastmath):
+def _compiler(*fastmath, **options):
     # Divisions that may raise are not vectorised.
-    options = {"nogil": True, "boundscheck": False, "error_model": "numpy"}
+    options |= {"nogil": True, "boundscheck": False, "error_model": "numpy"}
     njit = functools.partial(numba.njit, **options, fastmath=set(fastmath))
 
     def compile_function(function):
@@ -45,6 +46,24 @@ _jit = _compiler("contract")
 # Sums may be reassociated into vector lanes: another rounding, the same one every time.
 _jit_sums = _compiler("contract", "reassoc", "nsz")
 _inline = numba.njit(inline="always")
+
+
+def _share_parts(bounds, arguments):
+    for part in numba.prange(len(bounds) - 1):
+        kernel(*arguments, bounds[part], bounds[part + 1])  # noqa: F821  # see on_team
+
+
+@functools.cache
+def on_team(kernel):
+    """Compile a kernel's loop over all parts, which numba's threads share.
+
+    A function of its own for every kernel, by name, as numba's cache on disk needs it.
+    """
+    own_globals = {"numba": numba, "kernel": kernel, "__name__": __name__}
+    loop = FunctionType(_share_parts.__code__, own_globals, kernel.__name__)
+    loop.__qualname__ = f"{_share_parts.__name__}.{kernel.__name__}"
+    return _compiler(parallel=True)(loop)
+
 
 _U27, _U30, _U31, _U32 = (np.uint64(bits) for bits in (27, 30, 31, 32))
 _1, _2, _3, _4 = (np.uint64(number) for number in (1, 2, 3, 4))

@@ -10,7 +10,8 @@ import numpy as np
 from torch import Tensor
 
 from gnndrop.kernels._compiled import _jit
-from gnndrop.kernels.cpu import _array, _even, _share
+from gnndrop.kernels._threads import share
+from gnndrop.kernels.cpu import _array, _even
 
 _BLOCK = np.uint64(512)  # columns whose sums stay in the first cache from row to row
 
@@ -59,4 +60,4 @@ def add_samples(
     others = values[:0] if factors is None else factors
     samples = (_array(part).reshape(len(part), size) for part in (values, others))
     outputs = (array.numpy().reshape(-1) for array in (first, sums, squares, products))
-    _share(_add_samples, (*samples, *outputs), _even(size, values.numel()))
+    share(_add_samples, (*samples, *outputs), _even(size, values.numel()))

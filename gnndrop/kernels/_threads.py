@@ -40,7 +40,9 @@ def count_parts(work: int) -> int:
     return max(1, min(threads * PARTS_PER_THREAD, work // GRAIN))
 
 
-def share(kernel: Callable[..., None], arguments: tuple[object, ...], bounds: NDArray[np.int64]) -> None:
+def share(
+    kernel: Callable[..., None], arguments: tuple[object, ...], bounds: NDArray[np.int64]
+) -> None:
     """Run a kernel over all parts.
 
     Args:

@@ -8,10 +8,7 @@ layer not two calling threads.
 
 import functools
 import math
-import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -21,11 +18,9 @@ from torch import Tensor
 
 from gnndrop.graph import Compressed, to_csr
 from gnndrop.kernels import _compiled, reference
+from gnndrop.kernels._threads import count_parts, share
 from gnndrop.masks import HALF, Mask, column_words, gaussian_deviation
 
-# Entries below which a second thread costs more than it saves.
-GRAIN = 1 << 20
-PARTS_PER_THREAD = 8
 NONE = np.empty(0, dtype=np.int64)
 HAS_MKL = bool(torch.backends.mkl.is_available())  # type: ignore[no-untyped-call]  # in torch
 to_csr(torch.ones(1, 1))  # has torch's remark that CSR is in beta said here, unheard
@@ -38,10 +33,11 @@ def multiply(
     if mask.drops_all:
         return torch.full_like(x, dropped, memory_format=torch.contiguous_format)
     out = torch.empty_like(x, memory_format=torch.contiguous_format)
-    real = out.numpy().dtype.type
-    values = real(shift), real(dropped), _words(x.size(1)), out.numpy()
+    array = out.numpy()
+    real = array.dtype.type
+    values = real(shift), real(dropped), _words(x.size(1)), array
     arguments = (_array(x), _array(rows), *_coins(mask, x.dtype), *values)
-    _share(_compiled.multiply, arguments, _even(x.size(0), x.numel()))
+    share(_compiled.multiply, arguments, _even(x.size(0), x.numel()))
     return out
 
 
@@ -50,7 +46,7 @@ def multiply_in_place(x: Tensor, rows: Tensor | None, mask: Mask) -> Tensor:
     if mask.drops_all:
         return x.zero_()
     arguments = (x.numpy(), _array(rows), *_coins(mask, x.dtype), _words(x.size(1)))
-    _share(_compiled.multiply_in_place, arguments, _even(x.size(0), x.numel()))
+    share(_compiled.multiply_in_place, arguments, _even(x.size(0), x.numel()))
     return x
 
 
@@ -69,7 +65,7 @@ def multiply_csr(
     known = _no_words(0) if words is None else words.numpy().view(np.uint32)
     matrix = _array(pointer), _array(columns), known, _array(values)
     arguments = (*matrix, _array(rows), *_coins(mask, values.dtype), out.numpy())
-    _share(_compiled.multiply_csr, arguments, _even(pointer.size(0) - 1, 4 * values.size(0)))
+    share(_compiled.multiply_csr, arguments, _even(pointer.size(0) - 1, 4 * values.size(0)))
     return out
 
 
@@ -91,7 +87,7 @@ def list_kept(
     coins = (_array(chosen), np.uint64(mask.key), np.uint64(mask.threshold))
     listing = (other.numpy(), _vector(weight, factors), factors.numpy(), ends.numpy())
     arguments = (*rows.arrays, _array(places), *coins, protect_self_loops, scale, *listing)
-    _share(_compiled.list_kept, arguments, _balanced(rows, 4))
+    share(_compiled.list_kept, arguments, _balanced(rows, 4))
     return Compressed(rows.pointer, other, None, ends), factors if has_factors else None
 
 
@@ -107,7 +103,7 @@ def inverse_degrees(
         is_root,
         out.numpy(),
     )
-    _share(_compiled.inverse_degrees, arguments, [0, rows.num_rows])
+    share(_compiled.inverse_degrees, arguments, _cut(rows.num_rows, 1))
     return out
 
 
@@ -145,7 +141,7 @@ def aggregate(
         weights = _array(weight) if has_heads else _vector(weight, x)
         coins = _edge_coins(places, mask, x.size(1), x.dtype)
         arguments = *rows.arrays, _array(x), weights, *coins
-    _share(kernel, (*arguments, out.numpy()), _balanced(rows, x.size(1)))
+    share(kernel, (*arguments, out.numpy()), _balanced(rows, x.size(1)))
     return out if bias is None else out.add_(bias)
 
 
@@ -153,7 +149,7 @@ def rectify(x: Tensor) -> Tensor:
     """See `gnndrop.kernels.reference.rectify`; x is contiguous."""
     is_kept = torch.empty(x.shape, dtype=torch.bool)
     arguments = _array(x).reshape(-1), is_kept.numpy().reshape(-1)
-    _share(_compiled.rectify, arguments, _even(x.numel(), x.numel()))
+    share(_compiled.rectify, arguments, _even(x.numel(), x.numel()))
     return is_kept
 
 
@@ -161,7 +157,7 @@ def select(x: Tensor, is_kept: Tensor) -> Tensor:
     """See `gnndrop.kernels.reference.select`."""
     out = torch.empty_like(x, memory_format=torch.contiguous_format)
     arguments = (_array(values).reshape(-1) for values in (x, is_kept, out))
-    _share(_compiled.select, tuple(arguments), _even(x.numel(), x.numel()))
+    share(_compiled.select, tuple(arguments), _even(x.numel(), x.numel()))
     return out
 
 
@@ -179,7 +175,7 @@ def edge_products(
     out = x.new_empty(rows.other.size(0), heads)
     coins = _edge_coins(places, mask, x.size(1), x.dtype)
     arguments = (*rows.arrays, _array(x), _array(y), heads, *coins, out.numpy())
-    _share(_compiled.edge_products, arguments, _balanced(rows, x.size(1)))
+    share(_compiled.edge_products, arguments, _balanced(rows, x.size(1)))
     return out
 
 
@@ -189,7 +185,7 @@ def multiply_gaussian(x: Tensor, mask: Mask) -> Tensor:
         return torch.zeros_like(x, memory_format=torch.contiguous_format)
     out = torch.empty_like(x, memory_format=torch.contiguous_format)
     arguments = (_array(x), *_stream(mask), _deviation(mask, x), _words(x.size(1)), out.numpy())
-    _share(_compiled.multiply_gaussian, arguments, _even(x.size(0), 2 * x.numel()))
+    share(_compiled.multiply_gaussian, arguments, _even(x.size(0), 2 * x.numel()))
     return out
 
 
@@ -200,7 +196,7 @@ def multiply_gaussian_csr(pointer: Tensor, columns: Tensor, values: Tensor, mask
     out = torch.empty_like(values, memory_format=torch.contiguous_format)
     matrix = _array(pointer), _array(columns), _array(values)
     arguments = (*matrix, *_stream(mask), _deviation(mask, values), out.numpy())
-    _share(
+    share(
         _compiled.multiply_gaussian_csr, arguments, _even(pointer.size(0) - 1, 4 * values.size(0))
     )
     return out
@@ -210,7 +206,7 @@ def uniforms(like: Tensor, mask: Mask, rows: Tensor | None = None) -> Tensor:
     """See `gnndrop.kernels.reference.uniforms`."""
     out = torch.empty_like(like, memory_format=torch.contiguous_format)
     arguments = (_array(rows), *_stream(mask), _words(out.size(1)), out.numpy())
-    _share(_compiled.uniforms, arguments, _even(out.size(0), out.numel()))
+    share(_compiled.uniforms, arguments, _even(out.size(0), out.numel()))
     return out
 
 
@@ -218,7 +214,7 @@ def uniforms_csr(pointer: Tensor, columns: Tensor, values: Tensor, mask: Mask) -
     """See `gnndrop.kernels.reference.uniforms_csr`."""
     out = torch.empty_like(values, memory_format=torch.contiguous_format)
     arguments = (_array(pointer), _array(columns), *_stream(mask), out.numpy())
-    _share(_compiled.uniforms_csr, arguments, _even(pointer.size(0) - 1, 4 * values.size(0)))
+    share(_compiled.uniforms_csr, arguments, _even(pointer.size(0) - 1, 4 * values.size(0)))
     return out
 
 
@@ -230,7 +226,7 @@ def multiply_relaxed(
         return reference.multiply_relaxed(x, numbers, logit, temperature, is_scaled)
     scale, *relaxation = _relaxation(logit, temperature, is_scaled)
     arguments = (_array(x).reshape(-1), *relaxation, scale, numbers.numpy().reshape(-1))
-    _share(_compiled.multiply_relaxed, arguments, _blocks(x.numel()))
+    share(_compiled.multiply_relaxed, arguments, _blocks(x.numel()))
     return numbers
 
 
@@ -252,7 +248,7 @@ def relaxed_derivatives(
     fall = min(float(scale) / temperature, float(np.finfo(np.float32).max))
     slopes = scale, scale - np.float32(1), np.float32(fall)
     arguments = (*values, *factors, *slopes, numbers.numpy().reshape(-1), sums.numpy())
-    _share(_compiled.relaxed_derivatives, arguments, _blocks(x.numel()))
+    share(_compiled.relaxed_derivatives, arguments, _blocks(x.numel()))
     return numbers, sums.sum(dtype=torch.float64).to(logit.dtype)
 
 
@@ -264,7 +260,7 @@ def _relaxation(logit: Tensor, temperature: float, is_scaled: bool) -> tuple[Any
     return *map(np.float32, (scale, units, power, float(logit.exp()))), np.int32(whole)
 
 
-def _blocks(entries: int) -> list[int]:
+def _blocks(entries: int) -> NDArray[np.int64]:
     return _even(-(-entries // _compiled.RELAXED_BLOCK), 4 * entries)
 
 
@@ -286,9 +282,9 @@ def attention(
     scores = (_array(source), _array(target), out.numpy().dtype.type(slope))
     masked = (coins, key, threshold, by_row, by_column, protect_self_loops, words)
     bounds = _balanced(rows, 4 * heads)
-    _share(_compiled.attention_scores, (*graph, *scores, *masked, out.numpy()), bounds)
+    share(_compiled.attention_scores, (*graph, *scores, *masked, out.numpy()), bounds)
     out.exp2_()  # vectorised; exp_ hangs in forked processes, where MKL computes it
-    _share(_compiled.normalize_rows, (graph[0], graph[2], out.numpy()), bounds)
+    share(_compiled.normalize_rows, (graph[0], graph[2], out.numpy()), bounds)
     return out
 
 
@@ -307,10 +303,10 @@ def attention_derivative(
     values = (_array(alpha), _array(gradient), edges.numpy(), targets.numpy())
     arguments = (*by_target.arrays, *scores, *values)
     bounds = _balanced(by_target, 4 * source.size(1))
-    _share(_compiled.attention_derivative, arguments, bounds)
+    share(_compiled.attention_derivative, arguments, bounds)
     pointer, _, order = by_source.arrays
     sums = (pointer, order, edges.numpy(), sources.numpy())
-    _share(_compiled.sum_edges, sums, _balanced(by_source, source.size(1)))
+    share(_compiled.sum_edges, sums, _balanced(by_source, source.size(1)))
     return sources, targets
 
 
@@ -378,51 +374,16 @@ def _no_words(num_columns: int) -> NDArray[np.uint32]:
     return np.zeros(num_columns, dtype=np.uint32)
 
 
-def _parts(work: int) -> int:
-    """Return into how many parts to cut the work: one, or several for every thread."""
-    parts = min(torch.get_num_threads() * PARTS_PER_THREAD, work // GRAIN)
-    return parts if parts > 1 and torch.get_num_threads() > 1 else 1
-
-
-def _even(num_rows: int, work: int) -> list[int]:
+def _even(num_rows: int, work: int) -> NDArray[np.int64]:
     """Cut rows of equal length."""
-    parts = _parts(work)
-    return [num_rows * part // parts for part in range(parts + 1)]
+    return _cut(num_rows, count_parts(work))
 
 
-def _balanced(rows: Compressed, width: int) -> list[int]:
+@functools.lru_cache(maxsize=64)
+def _cut(num_rows: int, parts: int) -> NDArray[np.int64]:
+    return np.arange(parts + 1) * num_rows // parts
+
+
+def _balanced(rows: Compressed, width: int) -> NDArray[np.int64]:
     """Cut rows so that every part has as many edges."""
-    num_edges, num_rows = rows.other.size(0), rows.num_rows
-    parts = _parts(num_edges * width)
-    if parts == 1:
-        return [0, num_rows]
-    wanted = [num_edges * part // parts for part in range(1, parts)]
-    cuts = np.searchsorted(rows.arrays[0], wanted).clip(max=num_rows)
-    return [0, *cuts.tolist(), num_rows]
-
-
-def _share(kernel: Callable[..., None], arguments: tuple[object, ...], bounds: list[int]) -> None:
-    """Run a kernel over all parts; whichever thread is free takes the next one.
-
-    Torch's threads keep spinning for a while after each of its operations: a core may be half ours.
-    """
-    if len(bounds) == 2:  # one part, as in most calls on a small graph
-        kernel(*arguments, *bounds)
-        return
-    parts = pairwise(bounds)
-
-    def work() -> None:
-        for part in parts:
-            kernel(*arguments, *part)
-
-    helpers = min(torch.get_num_threads(), len(bounds) - 1) - 1
-    pending = [_pool(os.getpid(), helpers).submit(work) for _ in range(helpers)]
-    work()
-    for future in pending:
-        future.result()
-
-
-@functools.cache
-def _pool(process: int, threads: int) -> ThreadPoolExecutor:
-    """Keep the helping threads of a process; a forked child makes its own."""
-    return ThreadPoolExecutor(threads, thread_name_prefix="gnndrop")
+    return rows.cut(count_parts(rows.other.size(0) * width))

@@ -7,10 +7,10 @@ import select
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+import numba
 import pytest
 import torch
 from hypothesis import given
@@ -22,6 +22,7 @@ from gnndrop.errors import ParameterError
 from gnndrop.graph import Graph, csr_pattern
 from gnndrop.kernels import (
     Kept,
+    _threads,
     aggregate,
     aggregate_kept,
     attention,
@@ -477,7 +478,7 @@ def test_our_own_plain_product_is_the_library_s(threads, dtype, monkeypatch) -> 
     graph = Graph(torch.tensor([[0, 3, 3, 1, 4, 0, 0, 2, 3], [1, 1, 1, 1, 1, 2, 4, 4, 1]]), 6)
     x, weight = random(6, 5, dtype=dtype), random(9, 1, dtype=dtype)
     before = torch.get_num_threads()
-    monkeypatch.setattr(cpu, "GRAIN", 1)
+    monkeypatch.setattr(_threads, "TEAM_GRAIN", 1)
     torch.set_num_threads(threads)
     try:
         for side in (graph.by_target, graph.by_source):
@@ -494,12 +495,35 @@ def test_our_own_plain_product_is_the_library_s(threads, dtype, monkeypatch) -> 
 # --- threads and processes ----------------------------------------------------------------------
 
 
-@pytest.fixture
-def many_threads(monkeypatch) -> Iterator[None]:
-    """Make every call worth sharing; restore the number of threads."""
-    monkeypatch.setattr(cpu, "GRAIN", 1)
+@pytest.fixture(params=["team", "pool"])
+def sharing(request, monkeypatch) -> Iterator[list[int]]:
+    """Make every call worth sharing, by OpenMP or by plain threads; collect the numbers of parts.
+
+    Restores the number of threads.
+    """
+    shared = []
+    share = getattr(_threads, "on_team" if request.param == "team" else "_share_with_pool")
+
+    def spy(kernel, *arguments):
+        if request.param == "pool":
+            shared.append(len(arguments[-1]) - 1)
+            return share(kernel, *arguments)
+
+        def call(bounds, arguments):
+            shared.append(len(bounds) - 1)
+            share(kernel)(bounds, arguments)
+
+        return call
+
+    monkeypatch.setattr(_threads, "TEAM_GRAIN", 1)
+    monkeypatch.setattr(_threads, "GRAIN", 1)
+    if request.param == "pool":
+        monkeypatch.setattr(_threads, "_team_size", lambda process: 0)
+    elif _threads._team_size(os.getpid()) < 2:
+        pytest.skip("numba has no team of OpenMP here")
+    monkeypatch.setattr(_threads, share.__name__, spy)
     before = torch.get_num_threads()
-    yield
+    yield shared
     torch.set_num_threads(before)
 
 
@@ -524,19 +548,17 @@ def all_kernels(seed: int = 0) -> list[Tensor]:
     return [result.detach() for result in results]
 
 
-@pytest.mark.usefixtures("many_threads")
-def test_bits_do_not_depend_on_the_number_of_threads() -> None:
+def test_bits_do_not_depend_on_the_number_of_threads(sharing) -> None:
     results = []
     for threads in (1, 2, 3, 4, 64):
         torch.set_num_threads(threads)
         results.append(all_kernels())
-    helpers = [thread for thread in threading.enumerate() if thread.name.startswith("gnndrop")]
-    assert helpers, "nothing was shared, so nothing was tested"
+        assert bool(sharing) == (threads > 1), "nothing was shared, so nothing was tested"
     for other in results[1:]:
         assert all(map(torch.equal, results[0], other))
 
 
-@pytest.mark.usefixtures("many_threads")
+@pytest.mark.usefixtures("sharing")
 def test_several_threads_may_call_at_once() -> None:
     torch.set_num_threads(2)
     expected = [all_kernels(seed) for seed in range(8)]
@@ -546,14 +568,51 @@ def test_several_threads_may_call_at_once() -> None:
         assert all(map(torch.equal, actual, wanted))
 
 
+def test_part_of_a_team_may_work(monkeypatch) -> None:
+    """Fewer threads than numba has: for this call alone."""
+    threads = _threads._team_size(os.getpid())
+    if threads < 2:
+        pytest.skip("numba has no team of OpenMP here")
+    x = random(5, 4)
+    expected = masked_multiply(x, mask_of())
+    monkeypatch.setattr(_threads, "TEAM_GRAIN", 4)
+    monkeypatch.setattr(_threads, "_team_size", lambda process: threads + 1)
+    before = torch.get_num_threads()
+    seen = []
+    team = _threads.on_team
+    monkeypatch.setattr(
+        _threads, "on_team", lambda kernel: seen.append(numba.get_num_threads()) or team(kernel)
+    )
+    torch.set_num_threads(2)
+    try:
+        assert masked_multiply(x, mask_of()).equal(expected)
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [2]
+    assert numba.get_num_threads() == threads
+
+
+def test_starting_numba_s_threads_leaves_torch_s_alone() -> None:
+    """What starts them sets how many threads OpenMP takes, for the thread that it runs in."""
+    code = """
+import os, torch
+torch.set_num_threads(1)
+from gnndrop.kernels import _threads
+before = torch.__config__.parallel_info()
+_threads._team_size(os.getpid())
+print(before == torch.__config__.parallel_info())
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert run.stdout.strip() == "True", run.stderr
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a system that forks")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
-@pytest.mark.usefixtures("many_threads")
-def test_a_forked_child_computes_too() -> None:
+def test_a_forked_child_computes_too(sharing) -> None:
     """DataLoader's workers are forked: the parent's helping threads do not exist in them."""
     torch.set_num_threads(2)
     expected = b"".join(result.numpy().tobytes() for result in all_kernels())
-    assert any(thread.name.startswith("gnndrop") for thread in threading.enumerate())
+    assert sharing
     receiver, sender = os.pipe()
     child = os.fork()
     if child == 0:
