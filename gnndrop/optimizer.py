@@ -68,7 +68,7 @@ class _Group:
         }
         torch._fused_adam_(
             [member.in_order(member.parameter) for member in moved],
-            [member.in_order(member.parameter.grad) for member in moved],
+            [member.in_order(member.parameter.grad).contiguous() for member in moved],
             [member.mean for member in moved],
             [member.square for member in moved],
             [],
