@@ -38,7 +38,7 @@ class Compressed:
     _last: list[tuple[Tensor, int, Tensor]] = field(default_factory=list, repr=False)
     _cuts: dict[int, NDArray[np.int64]] = field(default_factory=dict, repr=False)
 
-    @property
+    @cached_property
     def num_rows(self) -> int:
         """Number of rows."""
         return self.pointer.size(0) - 1

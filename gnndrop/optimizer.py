@@ -54,25 +54,21 @@ class _Group:
     def __init__(self, parameters: list[Tensor], decay: float) -> None:
         self.decay = decay
         self._members = list(map(_Member, parameters))
+        self._clock = torch.zeros((), device=parameters[0].device)
 
     def step(self, learning_rate: float) -> None:
         moved = [member for member in self._members if member.parameter.grad is not None]
         if not moved:
             return
-        device = moved[0].parameter.device
         for member in moved:
             member.steps += 1
-        steps = {
-            count: torch.tensor(float(count), device=device)
-            for count in {member.steps for member in moved}
-        }
         torch._fused_adam_(
             [member.in_order(member.parameter) for member in moved],
             [member.in_order(member.parameter.grad).contiguous() for member in moved],
             [member.mean for member in moved],
             [member.square for member in moved],
             [],
-            [steps[member.steps] for member in moved],
+            self._clocks([member.steps for member in moved]),
             lr=learning_rate,
             beta1=0.9,
             beta2=0.999,
@@ -81,6 +77,13 @@ class _Group:
             amsgrad=False,
             maximize=False,
         )
+
+
+    def _clocks(self, steps: list[int]) -> list[Tensor]:
+        """Return the numbers of steps as tensors: as a rule one for all, which is filled anew."""
+        if len(set(steps)) == 1:
+            return [self._clock.fill_(steps[0])] * len(steps)
+        return [torch.full_like(self._clock, count) for count in steps]
 
 
 class _Member:

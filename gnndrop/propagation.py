@@ -160,6 +160,7 @@ class Propagation:
     ) -> Tensor | None:
         """Do all that a GCNConv does behind the normalization at once; None where it may not be."""
         layer, linear, is_sparse = self.layer, self.layer.lin, x.layout == torch.sparse_csr
+        weight, bias, factors = linear.weight, layer.bias, normalized.factors  # a module searches
         possible = (
             self._is_weighted_sum
             and self._is_wanted
@@ -167,19 +168,18 @@ class Propagation:
             and is_product(linear)
             and (type(linear) is Linear if is_sparse else x.layout == torch.strided)
             and x.dim() == 2
-            and x.dtype == linear.weight.dtype == normalized.factors.dtype
+            and x.dtype == weight.dtype == factors.dtype
             and not torch.is_autocast_enabled(x.device.type)
             and layer.__dict__.get("propagate") is self  # nobody's replacement
+            and (bias is None or bias.shape == weight.shape[:1])
         )
-        bias = layer.bias
-        if not possible or (bias is not None and bias.shape != linear.weight.shape[:1]):
+        if not possible:
             return None
-        graph, width = normalized.graph, layer.out_channels
-        factors, mask = self._mask_messages(graph, normalized.factors, width, x.dtype)
+        factors, mask = self._mask_messages(normalized.graph, factors, layer.out_channels, x.dtype)
         return convolve(
-            graph,
+            normalized.graph,
             x.values() if is_sparse else x,
-            linear.weight,
+            weight,
             bias,
             factors=factors,
             mask=mask,
