@@ -139,11 +139,11 @@ def operations(data: Data) -> Operations:
     graph, weight = Graph(looped, nodes, nodes), factors[:, None]
     first, second = torch.randn(x.size(1), 64), torch.randn(64, 7)
     hidden, logits = torch.randn(nodes, 64), torch.randn(nodes, 7)
-    dropped = cpu.multiply_csr(x.crow_indices(), x.col_indices(), values, None, MASK)[:, None]
+    dropped = cpu.multiply_csr(x.crow_indices(), x.col_indices(), values, MASK)[:, None]
     return {
         "mask of the features": (
             1,
-            lambda: cpu.multiply_csr(x.crow_indices(), x.col_indices(), values, None, MASK),
+            lambda: cpu.multiply_csr(x.crow_indices(), x.col_indices(), values, MASK),
         ),
         "features times weights": (
             2,

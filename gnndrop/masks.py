@@ -71,7 +71,7 @@ class Mask:
     scale: float = 1.0
     keys: tuple[int, ...] = ()
 
-    @functools.cached_property
+    @property
     def threshold(self) -> int:
         """The number of the 2^32 coins that drop: `round(p * 2^32)`."""
         return round(self.p * (1 << 32))
@@ -256,29 +256,43 @@ def _shifts(mask: Mask, device: torch.device | None) -> Tensor:
     return torch.tensor([_signed((key + GOLDEN) ^ base) for key in mask.keys], device=device)
 
 
-def spread_rows(
-    mask: Mask, count: int, rows: Tensor | None = None, device: torch.device | None = None
-) -> tuple[Tensor, Mask]:
+def spread_rows(mask: Mask, count: int, device: torch.device | None = None) -> tuple[Tensor, Mask]:
     """Return what `spread` does for blocks of equally many rows, numbered from 0, on a device.
 
     Raises:
-        ParameterError: if the blocks do not have equally many rows, or rows have coordinates of
-            their own, whose blocks nobody knows.
+        ParameterError: if the blocks do not have equally many rows.
 
     Example:
         >>> spread_rows(Mask(key=0, p=0.5, keys=(0, 0)), 4)[0].tolist()
         [0, 1, 0, 1]
     """
+    check_blocks(mask, count)
     copies = len(mask.keys)
-    if rows is not None or count % copies:
-        raise ParameterError(
-            f"{copies} samples at once need as many blocks of rows, got {count} rows"
-            + (" with coordinates" if rows is not None else "")
-        )
     shifts = _shifts(mask, device)[:, None]
     numbers = torch.arange(count // copies, device=device)
     coordinates = numbers ^ shifts if mask.by_row else shifts.expand(copies, len(numbers))
     return coordinates.flatten(), replace(mask, by_row=True, keys=())
+
+
+def check_blocks(mask: Mask, count: int, rows: Tensor | None = None) -> None:
+    """Refuse rows that a mask of several blocks cannot be asked for.
+
+    Args:
+        mask: any.
+        count: the number of rows.
+        rows: their coordinates, if they have some of their own, whose blocks nobody knows.
+
+    Raises:
+        ParameterError: if the blocks do not have equally many rows, or rows have coordinates.
+
+    Example:
+        >>> check_blocks(Mask(key=0, p=0.5, keys=(0, 0)), 4)
+    """
+    if mask.keys and (rows is not None or count % len(mask.keys)):
+        raise ParameterError(
+            f"{len(mask.keys)} samples at once need as many blocks of rows, got {count} rows"
+            + (" with coordinates" if rows is not None else "")
+        )
 
 
 def keep(mask: Mask, rows: Tensor, columns: Tensor) -> Tensor:

@@ -78,7 +78,6 @@ class _Group:
             maximize=False,
         )
 
-
     def _clocks(self, steps: list[int]) -> list[Tensor]:
         """Return the numbers of steps as tensors: as a rule one for all, which is filled anew."""
         if len(set(steps)) == 1:

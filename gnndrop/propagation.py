@@ -160,12 +160,11 @@ class Propagation:
     ) -> Tensor | None:
         """Do all that a GCNConv does behind the normalization at once; None where it may not be."""
         layer, linear, is_sparse = self.layer, self.layer.lin, x.layout == torch.sparse_csr
+        if not (self._is_weighted_sum and self._is_wanted and is_product(linear)):
+            return None
         weight, bias, factors = linear.weight, layer.bias, normalized.factors  # a module searches
         possible = (
-            self._is_weighted_sum
-            and self._is_wanted
-            and layer.aggr != "mean"
-            and is_product(linear)
+            layer.aggr != "mean"
             and (type(linear) is Linear if is_sparse else x.layout == torch.strided)
             and x.dim() == 2
             and x.dtype == weight.dtype == factors.dtype

@@ -103,11 +103,24 @@ def _halves(row_key):
     return np.uint32(row_key), np.uint32(row_key >> _U32) | _ODD
 
 
+@_inline
+def _first_row(keys, num_rows, r):
+    """Return the block of a row, its number within the block, and how many rows a block has."""
+    size = max(num_rows // len(keys), 1)
+    return r // size, r % size, size
+
+
+@_inline
+def _next_row(block, row, size):
+    row += 1
+    return (block, row) if row < size else (block + 1, 0)
+
+
 @_jit
 def multiply(
     x,
     rows,
-    key,
+    keys,
     threshold,
     by_row,
     by_column,
@@ -121,10 +134,10 @@ def multiply(
 ):
     zero, width = x.dtype.type(0), np.uint64(x.shape[1])
     is_product = shift == zero and dropped == zero
-    row_key = _row_key(key, 0)
+    block, row, size = _first_row(keys, len(x), start)
     for r in range(np.uint64(start), np.uint64(stop)):
-        if by_row:
-            row_key = _row_key(key, rows[r] if len(rows) else np.int64(r))
+        row_key = _row_key(keys[block], (rows[r] if len(rows) else row) if by_row else 0)
+        block, row = _next_row(block, row, size)
         low, odd = _halves(row_key)
         if by_column and is_product:  # a quarter faster by itself
             for c in range(width):
@@ -142,13 +155,13 @@ def multiply(
 
 
 @_jit
-def multiply_in_place(x, rows, key, threshold, by_row, by_column, scale, words, start, stop):
+def multiply_in_place(x, keys, threshold, by_row, by_column, scale, words, start, stop):
     """What `multiply` does, in half the time where the result would not be in the caches."""
     zero, width = x.dtype.type(0), np.uint64(x.shape[1])
-    row_key = _row_key(key, 0)
+    block, row, size = _first_row(keys, len(x), start)
     for r in range(np.uint64(start), np.uint64(stop)):
-        if by_row:
-            row_key = _row_key(key, rows[r] if len(rows) else np.int64(r))
+        row_key = _row_key(keys[block], row if by_row else 0)
+        block, row = _next_row(block, row, size)
         low, odd = _halves(row_key)
         if by_column:
             for c in range(width):
@@ -165,8 +178,7 @@ def multiply_csr(
     columns,
     words,
     values,
-    rows,
-    key,
+    keys,
     threshold,
     by_row,
     by_column,
@@ -183,10 +195,10 @@ def multiply_csr(
         longest = max(longest, pointer[r + 1] - pointer[r])
     lows, odds = np.empty(longest + _BLOCK, np.uint32), np.empty(longest + _BLOCK, np.uint32)
     done, pending = np.uint64(pointer[start]), np.uint64(0)
-    low, odd = _halves(_row_key(key, 0))
+    block, row, size = _first_row(keys, len(pointer) - 1, start)
     for r in range(np.uint64(start), np.uint64(stop)):
-        row = rows[r] if len(rows) else np.int64(r)
-        row_key = _row_key(key, row if by_row else 0)
+        row_key = _row_key(keys[block], row if by_row else 0)
+        block, row = _next_row(block, row, size)
         low, odd = _halves(row_key)
         if not by_column:  # the row's own coin, as the entries' common one
             low, odd = np.uint32(row_key >> _U32), _ODD

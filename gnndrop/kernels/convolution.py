@@ -11,10 +11,7 @@ from gnndrop.graph import Graph
 from gnndrop.kernels._dispatch import backend, call
 from gnndrop.kernels.aggregation import Aggregate, EdgeProducts, Edges, check_shapes
 from gnndrop.kernels.multiplication import Multiply, MultiplyCsr, check_columns
-from gnndrop.masks import Mask, spread_rows
-
-Coins = tuple[Tensor | None, Mask]
-"""The coordinates of rows, by default their numbers, and the mask to ask there."""
+from gnndrop.masks import Mask, check_blocks
 
 
 def convolve(
@@ -59,13 +56,11 @@ def convolve(
     num_rows = _check(x.shape, weight.shape, bias, pattern)
     check_shapes(graph, (num_rows, weight.size(0)), factors)
     entries = None if pattern is None else Edges(pattern, None, symmetric=False)
-    coins: Coins | None = None
     if feature_mask is not None:
         check_columns(weight.size(1), feature_mask)
-        coins = None, feature_mask
-        if feature_mask.keys:
-            coins = spread_rows(feature_mask, num_rows, device=x.device)
-    return call(_Convolve, x, weight, bias, factors, Edges(graph, mask, False), entries, coins)
+        check_blocks(feature_mask, num_rows)
+    edges = Edges(graph, mask, False)
+    return call(_Convolve, x, weight, bias, factors, edges, entries, feature_mask)
 
 
 def _check(
@@ -94,11 +89,11 @@ class _Convolve(torch.autograd.Function):
         factors: Tensor | None,
         edges: Edges,
         entries: Edges | None,
-        coins: Coins | None,
+        mask: Mask | None,
     ) -> Tensor:
-        masked = _mask(x, entries, coins)
+        masked = _mask(x, entries, mask)
         ctx.save_for_backward(x, weight, factors, masked)
-        ctx.edges, ctx.entries, ctx.coins = edges, entries, coins
+        ctx.edges, ctx.entries, ctx.mask = edges, entries, mask
         mapped = _map(masked, weight, entries)
         out: Tensor = backend(x).aggregate(edges.rows, mapped, factors, *edges.coins, bias=bias)
         return out
@@ -111,15 +106,15 @@ class _Convolve(torch.autograd.Function):
         by_x, by_weight, by_bias, by_factors = None, None, None, None
         is_differentiated = torch.is_grad_enabled()
         if is_differentiated:
-            masked = _mask(x, entries, ctx.coins)
+            masked = _mask(x, entries, ctx.mask)
         if needs_x or needs_weight:
             mapped = call(Aggregate, gradient, factors, ctx.edges.transpose())
         if needs_x:
             by_x = _products(mapped, weight, entries)
             if is_differentiated or entries is not None:
-                by_x = _mask(by_x, entries, ctx.coins)
-            elif ctx.coins is not None:
-                by_x = backend(by_x).multiply_in_place(by_x, *ctx.coins)
+                by_x = _mask(by_x, entries, ctx.mask)
+            elif ctx.mask is not None:
+                by_x = backend(by_x).multiply_in_place(by_x, ctx.mask)
         if needs_weight and entries is None:
             by_weight = mapped.t() @ masked
         elif needs_weight:
@@ -134,15 +129,15 @@ class _Convolve(torch.autograd.Function):
         return by_x, by_weight, by_bias, by_factors, None, None, None
 
 
-def _mask(x: Tensor, entries: Edges | None, coins: Coins | None) -> Tensor:
+def _mask(x: Tensor, entries: Edges | None, mask: Mask | None) -> Tensor:
     """Mask x, or the values of a sparse x."""
-    if coins is None:
+    if mask is None:
         return x
     if entries is None:
-        return call(Multiply, x, *coins, 0.0, 0.0)
+        return call(Multiply, x, None, mask, 0.0, 0.0)
     pattern = entries.graph
     rows = pattern.by_target  # a CSR matrix stands in this order
-    return call(MultiplyCsr, x, rows.pointer, rows.other, *coins, pattern.source_words)
+    return call(MultiplyCsr, x, rows.pointer, rows.other, mask, pattern.source_words)
 
 
 def _map(x: Tensor, weight: Tensor, entries: Edges | None) -> Tensor:

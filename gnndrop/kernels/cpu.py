@@ -36,16 +36,16 @@ def multiply(
     array = out.numpy()
     real = array.dtype.type
     values = real(shift), real(dropped), _words(x.size(1)), array
-    arguments = (_array(x), _array(rows), *_coins(mask, x.dtype), *values)
+    arguments = (_array(x), _array(rows), *_blocks_of_coins(mask, x.dtype), *values)
     share(_compiled.multiply, arguments, _even(x.size(0), x.numel()))
     return out
 
 
-def multiply_in_place(x: Tensor, rows: Tensor | None, mask: Mask) -> Tensor:
+def multiply_in_place(x: Tensor, mask: Mask) -> Tensor:
     """See `gnndrop.kernels.reference.multiply_in_place`."""
     if mask.drops_all:
         return x.zero_()
-    arguments = (x.numpy(), _array(rows), *_coins(mask, x.dtype), _words(x.size(1)))
+    arguments = (x.numpy(), *_blocks_of_coins(mask, x.dtype), _words(x.size(1)))
     share(_compiled.multiply_in_place, arguments, _even(x.size(0), x.numel()))
     return x
 
@@ -54,7 +54,6 @@ def multiply_csr(
     pointer: Tensor,
     columns: Tensor,
     values: Tensor,
-    rows: Tensor | None,
     mask: Mask,
     words: Tensor | None = None,
 ) -> Tensor:
@@ -64,7 +63,7 @@ def multiply_csr(
     out = torch.empty_like(values, memory_format=torch.contiguous_format)
     known = _no_words(0) if words is None else words.numpy().view(np.uint32)
     matrix = _array(pointer), _array(columns), known, _array(values)
-    arguments = (*matrix, _array(rows), *_coins(mask, values.dtype), out.numpy())
+    arguments = (*matrix, *_blocks_of_coins(mask, values.dtype), out.numpy())
     share(_compiled.multiply_csr, arguments, _even(pointer.size(0) - 1, 4 * values.size(0)))
     return out
 
@@ -350,6 +349,12 @@ def _coins(mask: Mask | None, dtype: torch.dtype) -> tuple[object, ...]:
         return np.uint64(0), np.uint32(0), False, False, real(1)
     threshold = np.uint32(mask.threshold & HALF)  # who drops everything does not come here
     return np.uint64(mask.key), threshold, mask.by_row, mask.by_column, real(mask.scale)
+
+
+def _blocks_of_coins(mask: Mask, dtype: torch.dtype) -> tuple[object, ...]:
+    """Return what `_coins` does, with the keys of all blocks of rows."""
+    _, *rest = _coins(mask, dtype)
+    return np.array(mask.keys or (mask.key,), np.uint64), *rest
 
 
 def _stream(mask: Mask) -> tuple[np.uint64, bool, bool]:

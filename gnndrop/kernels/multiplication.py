@@ -7,7 +7,7 @@ from torch import Tensor
 
 from gnndrop.errors import ParameterError
 from gnndrop.kernels._dispatch import backend, call
-from gnndrop.masks import HALF, Mask, spread_rows
+from gnndrop.masks import HALF, Mask, check_blocks
 
 
 def masked_multiply(
@@ -47,8 +47,7 @@ def masked_multiply(
             + ("None" if rows is None else f"{rows.dtype} of shape {tuple(rows.shape)}")
         )
     check_columns(x.size(1), mask)
-    if mask.keys:
-        rows, mask = spread_rows(mask, len(x), rows, x.device)
+    check_blocks(mask, x.size(0), rows)
     return call(Multiply, x, rows, mask, shift, dropped)
 
 
@@ -69,10 +68,9 @@ def masked_multiply_sparse(x: Tensor, mask: Mask) -> Tensor:
         True
     """
     check_columns(x.size(1), mask)
-    pointer, columns, rows = x.crow_indices(), x.col_indices(), None
-    if mask.keys:
-        rows, mask = spread_rows(mask, len(x), device=x.device)
-    values = call(MultiplyCsr, x.values(), pointer, columns, rows, mask, None)
+    check_blocks(mask, x.size(0))
+    pointer, columns = x.crow_indices(), x.col_indices()
+    values = call(MultiplyCsr, x.values(), pointer, columns, mask, None)
     return torch.sparse_csr_tensor(pointer, columns, values, x.shape, check_invariants=False)
 
 
@@ -113,16 +111,15 @@ class MultiplyCsr(torch.autograd.Function):
         values: Tensor,
         pointer: Tensor,
         columns: Tensor,
-        rows: Tensor | None,
         mask: Mask,
         words: Tensor | None,
     ) -> Tensor:
         """Mask the values of a matrix, whose `Graph.source_words` may be known."""
-        ctx.arguments = pointer, columns, rows, mask, words
-        result: Tensor = backend(values).multiply_csr(pointer, columns, values, rows, mask, words)
+        ctx.arguments = pointer, columns, mask, words
+        result: Tensor = backend(values).multiply_csr(pointer, columns, values, mask, words)
         return result
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """Mask its derivative."""
-        return call(MultiplyCsr, gradients[0], *ctx.arguments), None, None, None, None, None
+        return call(MultiplyCsr, gradients[0], *ctx.arguments), None, None, None, None

@@ -7,7 +7,15 @@ import torch
 from torch import Tensor
 
 from gnndrop.graph import Compressed
-from gnndrop.masks import Mask, fractions, gaussian_deviation, keep, mask_bits, normals
+from gnndrop.masks import (
+    Mask,
+    fractions,
+    gaussian_deviation,
+    keep,
+    mask_bits,
+    normals,
+    spread_rows,
+)
 
 LARGEST_LOGIT = 80.0  # of a rate so near to 1 that float32 still holds 1/(1-p)
 
@@ -19,6 +27,8 @@ def multiply(
 
     A kept entry is scaled and shifted, a dropped one replaced.
     """
+    if mask.keys:
+        rows, mask = spread_rows(mask, x.size(0), x.device)
     if rows is None:
         rows = torch.arange(x.size(0), device=x.device)
     columns = torch.arange(x.size(1), device=x.device)
@@ -26,16 +36,15 @@ def multiply(
     return torch.where(kept, x * mask.scale + shift, dropped)
 
 
-def multiply_in_place(x: Tensor, rows: Tensor | None, mask: Mask) -> Tensor:
+def multiply_in_place(x: Tensor, mask: Mask) -> Tensor:
     """Mask a contiguous matrix in its own memory: see `multiply`."""
-    return x.copy_(multiply(x, rows, mask))
+    return x.copy_(multiply(x, None, mask))
 
 
 def multiply_csr(
     pointer: Tensor,
     columns: Tensor,
     values: Tensor,
-    rows: Tensor | None,
     mask: Mask,
     words: Tensor | None = None,
 ) -> Tensor:
@@ -45,12 +54,14 @@ def multiply_csr(
         pointer: shape (R + 1,).
         columns: shape (n,).
         values: shape (n,).
-        rows: int64 of shape (R,), the rows' coordinates; by default 0..R-1.
         mask: the mask.
         words: the hash's words of `columns`, where they are known: `Graph.source_words`.
     """
     places = torch.repeat_interleave(pointer.diff()).long()
-    kept = keep(mask, places if rows is None else rows[places], columns.long())
+    if mask.keys:
+        rows, mask = spread_rows(mask, len(pointer) - 1, values.device)
+        places = rows[places]
+    kept = keep(mask, places, columns.long())
     return torch.where(kept, values * mask.scale, values.new_zeros(()))
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numba
 import pytest
@@ -19,7 +20,7 @@ from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
 from gnndrop.errors import ParameterError
-from gnndrop.graph import Graph, csr_pattern
+from gnndrop.graph import Graph, csr_pattern, to_csr
 from gnndrop.kernels import (
     Kept,
     _threads,
@@ -566,6 +567,28 @@ def test_several_threads_may_call_at_once() -> None:
         found = list(pool.map(all_kernels, [*range(8)] * 3))
     for actual, wanted in zip(found, expected * 3, strict=True):
         assert all(map(torch.equal, actual, wanted))
+
+
+@pytest.mark.parametrize(("by_row", "by_column"), AXES)
+@pytest.mark.parametrize("rows", [0, 1, 7])
+@pytest.mark.parametrize("module", [cpu, reference])
+def test_blocks_have_the_masks_of_their_keys(module, rows, by_row, by_column, sharing) -> None:
+    """Also where a thread begins within a block."""
+    keys = [stream_key(seed, "test") for seed in range(5)]
+    mask = replace(mask_of(0.5, by_row, by_column), key=keys[0], keys=tuple(keys))
+    x = random(len(keys) * rows, 4, dtype=torch.float32)
+    pairs = zip(x.split(max(rows, 1)), keys, strict=bool(rows))
+    blocks = [(one, replace(mask, key=key, keys=())) for one, key in pairs]
+    csr = to_csr(x)
+    pattern = csr.crow_indices(), csr.col_indices()
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        expected = torch.cat([x[:0], *(module.multiply(one, None, own) for one, own in blocks)])
+        assert module.multiply(x, None, mask).equal(expected)
+        assert module.multiply_in_place(x.clone(), mask).equal(expected)
+        sparse = module.multiply_csr(*pattern, csr.values(), mask)
+        kept = torch.sparse_csr_tensor(*pattern, sparse, x.shape, check_invariants=False)
+        assert kept.to_dense().equal(expected)
 
 
 def test_part_of_a_team_may_work(monkeypatch) -> None:
