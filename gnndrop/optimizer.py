@@ -57,18 +57,23 @@ class _Group:
         self._clock = torch.zeros((), device=parameters[0].device)
 
     def step(self, learning_rate: float) -> None:
-        moved = [member for member in self._members if member.parameter.grad is not None]
+        moved = [
+            (member, gradient)
+            for member in self._members
+            if (gradient := member.parameter.grad) is not None
+        ]
         if not moved:
             return
-        for member in moved:
+        members = [member for member, _ in moved]
+        for member in members:
             member.steps += 1
         torch._fused_adam_(
-            [member.in_order(member.parameter) for member in moved],
-            [member.in_order(member.parameter.grad).contiguous() for member in moved],
-            [member.mean for member in moved],
-            [member.square for member in moved],
+            [member.in_order(member.parameter) for member in members],
+            [member.in_order(gradient).contiguous() for member, gradient in moved],
+            [member.mean for member in members],
+            [member.square for member in members],
             [],
-            self._clocks([member.steps for member in moved]),
+            self._clocks([member.steps for member in members]),
             lr=learning_rate,
             beta1=0.9,
             beta2=0.999,
@@ -97,7 +102,8 @@ class _Member:
         self.steps = 0
         self._order: list[int] | None = None
         if not parameter.is_contiguous():
-            self._order = sorted(range(parameter.dim()), key=lambda axis: -parameter.stride(axis))
+            strides = parameter.stride()
+            self._order = sorted(range(len(strides)), key=lambda axis: -strides[axis])
         entries = self.in_order(parameter.detach())
         if not entries.is_contiguous():
             raise ParameterError(

@@ -174,13 +174,14 @@ class Propagation:
         )
         if not possible:
             return None
-        factors, mask = self._mask_messages(normalized.graph, factors, layer.out_channels, x.dtype)
+        graph, width = normalized.graph, layer.out_channels
+        message_factors, mask = self._mask_messages(graph, factors, width, x.dtype)
         return convolve(
-            normalized.graph,
+            graph,
             x.values() if is_sparse else x,
             weight,
             bias,
-            factors=factors,
+            factors=message_factors,
             mask=mask,
             pattern=linear.pattern(x) if is_sparse else None,
             feature_mask=feature_mask,

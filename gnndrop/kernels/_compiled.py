@@ -4,7 +4,7 @@ The hash is that of `gnndrop.masks`, bit for bit. Every loop handles rows `start
 output. Places are unsigned: numba would look for negative ones at every access.
 """
 
-# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator, assignment"
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator, assignment, name-defined"
 # numba infers the types at the first call; annotations would be ignored.
 
 import functools
@@ -50,7 +50,7 @@ _inline = numba.njit(inline="always")
 
 def _share_parts(bounds, arguments):
     for part in numba.prange(len(bounds) - 1):
-        kernel(*arguments, bounds[part], bounds[part + 1])  # noqa: F821  # see on_team
+        kernel(*arguments, bounds[part], bounds[part + 1])  # noqa: F821  # that of on_team
 
 
 @functools.cache

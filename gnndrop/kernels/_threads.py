@@ -99,7 +99,8 @@ def _team_size(process: int) -> int:
         return 0
     with ThreadPoolExecutor(1) as starter:
         threads = starter.submit(numba.get_num_threads).result()
-    return threads if numba.threading_layer() == "omp" else 0
+    layer = numba.threading_layer()  # type: ignore[attr-defined]  # numba publishes no types
+    return threads if layer == "omp" else 0
 
 
 @functools.cache
