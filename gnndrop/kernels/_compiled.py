@@ -4,7 +4,8 @@ The hash is that of `gnndrop.masks`, bit for bit. Every loop handles rows `start
 output. Places are unsigned: numba would look for negative ones at every access.
 """
 
-# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator, assignment, name-defined"
+# mypy: allow-untyped-defs, allow-untyped-calls
+# mypy: disable-error-code="untyped-decorator, assignment, name-defined"
 # numba infers the types at the first call; annotations would be ignored.
 
 import functools
