@@ -434,6 +434,23 @@ def test_an_error_is_not_remembered(memo) -> None:
     assert graphs(edge_index, 6).num_sources == 6
 
 
+@given(edges_of_graphs, st.sampled_from([1, 2, 3, 16]))
+def test_cuts_share_the_edges_out(edges: Edges, parts: int) -> None:
+    """Every row belongs to one part, and no part has more than its share and a row."""
+    graph = graph_of(edges)
+    rows = graph.by_target
+    cuts = rows.cut(parts)
+    assert cuts[0] == 0
+    assert cuts[-1] == graph.num_targets
+    assert len(cuts) == parts + 1
+    work = rows.pointer[torch.from_numpy(cuts)].diff()
+    longest = int(rows.pointer.diff().max()) if graph.num_targets else 0
+    assert bool((work >= 0).all())
+    assert int(work.sum()) == len(edges)
+    assert int(work.max()) <= len(edges) // parts + 1 + longest
+    assert rows.cut(parts) is cuts
+
+
 def test_threads_may_share_a_memory() -> None:
     memo = Memo(lambda tensor: tensor.sum().item(), capacity=2)
     tensors = [torch.full((2, 2), k) for k in range(6)]

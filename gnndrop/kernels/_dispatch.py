@@ -1,6 +1,7 @@
 """Which backend computes, and how differentiable functions are called."""
 
 import functools
+import os
 from types import ModuleType
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor
 from gnndrop.kernels import reference
 
 COMPILED = (torch.float32, torch.float64)
+PROCESS = os.getpid()  # one that was forked from it cannot use OpenMP
 
 
 def backend(x: Tensor) -> ModuleType:

@@ -17,12 +17,12 @@ import torch
 from numpy.typing import NDArray
 
 from gnndrop.kernels._compiled import on_team
+from gnndrop.kernels._dispatch import PROCESS
 
 # Entries below which a second thread costs more than it saves.
 TEAM_GRAIN = 1 << 14
 GRAIN = 1 << 20
 PARTS_PER_THREAD = 8  # of plain threads: torch's keep spinning, so a core may be half ours
-_PROCESS = os.getpid()
 
 
 def count_parts(work: int) -> int:
@@ -95,10 +95,13 @@ def _team_size(process: int) -> int:
 
     Another thread starts them: what that sets of OpenMP is its own, and ends with it.
     """
-    if process != _PROCESS:
+    if process != PROCESS:
         return 0
-    with ThreadPoolExecutor(1) as starter:
-        threads = starter.submit(numba.get_num_threads).result()
+    try:
+        with ThreadPoolExecutor(1) as starter:
+            threads = starter.submit(numba.get_num_threads).result()
+    except ValueError:  # a layer that is not there, asked for by NUMBA_THREADING_LAYER
+        return 0
     layer = numba.threading_layer()  # type: ignore[attr-defined]  # numba publishes no types
     return threads if layer == "omp" else 0
 

@@ -1,9 +1,8 @@
 """The kernels for the CPU: the mask is hashed inside the loop and never stored.
 
-Every kernel handles a range of rows and releases the interpreter, so that plain threads share the
-work; a row belongs to one thread, hence results do not depend on their number. numba's own
-threading is not used: its OpenMP layer does not survive a fork (DataLoader workers), its workqueue
-layer not two calling threads.
+Every kernel handles a range of rows and releases the interpreter, so that threads share the work
+(`gnndrop.kernels._threads`); a row belongs to one thread, hence results do not depend on their
+number.
 """
 
 import functools

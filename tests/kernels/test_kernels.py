@@ -629,6 +629,27 @@ print(before == torch.__config__.parallel_info())
     assert run.stdout.strip() == "True", run.stderr
 
 
+@pytest.mark.parametrize("layer", ["workqueue", "tbb"])
+def test_other_layers_of_numba_are_not_used(layer) -> None:
+    """One does not survive two calling threads, the other may not be there."""
+    code = """
+import os, torch
+torch.set_num_threads(2)
+from gnndrop.kernels import masked_multiply, _threads
+from gnndrop.masks import Mask
+assert masked_multiply(torch.ones(1 << 15, 4), Mask(key=0, p=0.0)).sum() == 1 << 17
+print(_threads._team_size(os.getpid()))
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"NUMBA_THREADING_LAYER": layer},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.stdout.strip() == "0", run.stderr
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a system that forks")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 def test_a_forked_child_computes_too(sharing) -> None:
