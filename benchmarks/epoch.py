@@ -1,4 +1,4 @@
-"""Where an epoch of training on Cora goes: what keeps `benchmarks.speed training` from its bars.
+"""Where an epoch of training on Cora goes, and a step's memory.
 
     python -m benchmarks.epoch [--epochs 300] [--data-root DIR] [--out FILE]
 
