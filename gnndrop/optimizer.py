@@ -54,7 +54,7 @@ class _Group:
     def __init__(self, parameters: list[Tensor], decay: float) -> None:
         self.decay = decay
         self._members = list(map(_Member, parameters))
-        self._clock = torch.zeros((), device=parameters[0].device)
+        self._clock = torch.zeros((), dtype=torch.float32, device=parameters[0].device)
 
     def step(self, learning_rate: float) -> None:
         moved = [
@@ -94,7 +94,8 @@ class _Member:
     """A parameter, with what Adam remembers of it.
 
     The operation takes entries by their order in memory. It copies gradients that are laid out
-    column by column, and mistakes those laid out otherwise than their parameter.
+    column by column, and mistakes those laid out otherwise than their parameter, whose own layout
+    is to stay as it is.
     """
 
     def __init__(self, parameter: Tensor) -> None:

@@ -143,3 +143,14 @@ def test_parameters_with_gaps_are_refused() -> None:
     gaps = torch.ones(4, 4)[:, ::2].requires_grad_()
     with pytest.raises(ParameterError, match=r"fill their memory, got shape \(4, 2\)"):
         Adam([([gaps], 0.0)], 0.1)
+
+
+def test_steps_are_counted_in_float32() -> None:
+    """Whatever torch's default is: it reads them so on other devices."""
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        compare([(slice(None), 0.1)])
+        optimizer = Adam([([torch.ones(1, requires_grad=True)], 0.0)], 0.1)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert optimizer._groups[0]._clock.dtype == torch.float32

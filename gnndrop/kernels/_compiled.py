@@ -58,10 +58,15 @@ def _share_parts(bounds, arguments):
 def on_team(kernel):
     """Compile a kernel's loop over all parts, which numba's threads share.
 
-    A function of its own for every kernel, by name, as numba's cache on disk needs it.
+    It stands where its kernel does: by file, line and name numba's cache on disk tells functions
+    apart, and by the file's date old ones from new ones.
     """
-    own_globals = {"numba": numba, "kernel": kernel, "__name__": __name__}
-    loop = FunctionType(_share_parts.__code__, own_globals, kernel.__name__)
+    place = kernel.py_func.__code__
+    code = _share_parts.__code__.replace(
+        co_filename=place.co_filename, co_firstlineno=place.co_firstlineno
+    )
+    own_globals = {"numba": numba, "kernel": kernel, "__name__": kernel.__module__}
+    loop = FunctionType(code, own_globals, kernel.__name__)
     loop.__qualname__ = f"{_share_parts.__name__}.{kernel.__name__}"
     return _compiler(parallel=True)(loop)
 

@@ -2,11 +2,14 @@
 
 numba's threads of OpenMP are torch's, where both find one library of it: they wait for work anyway,
 and have in their caches what torch's operations left there. Elsewhere, and in forked processes,
-which no team of OpenMP survives, plain threads share the work.
+which no team of OpenMP survives, plain threads share the work. A bare `os.fork` before the package
+is imported cannot be seen; torch's own operations hang there, too.
 """
 
 import functools
+import multiprocessing
 import os
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -95,7 +98,7 @@ def _team_size(process: int) -> int:
 
     Another thread starts them: what that sets of OpenMP is its own, and ends with it.
     """
-    if process != PROCESS:
+    if process != PROCESS or _is_forked():
         return 0
     try:
         with ThreadPoolExecutor(1) as starter:
@@ -104,6 +107,12 @@ def _team_size(process: int) -> int:
         return 0
     layer = numba.threading_layer()  # type: ignore[attr-defined]  # numba publishes no types
     return threads if layer == "omp" else 0
+
+
+def _is_forked() -> bool:
+    """Whether multiprocessing forked this process, perhaps before it imported us."""
+    is_child = multiprocessing.parent_process() is not None
+    return is_child and "--multiprocessing-fork" not in sys.orig_argv  # so it calls those it spawns
 
 
 @functools.cache

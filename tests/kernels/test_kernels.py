@@ -650,6 +650,45 @@ print(_threads._team_size(os.getpid()))
     assert run.stdout.strip() == "0", run.stderr
 
 
+def test_the_loop_of_a_kernel_is_cached_beside_it() -> None:
+    """By its own file, so that a change there is noticed, and under a line of its own."""
+    from gnndrop.kernels import _compiled, _summaries
+
+    for kernel in (_compiled.multiply, _compiled.multiply_csr, _summaries._add_samples):
+        loop, own = _compiled.on_team(kernel).py_func.__code__, kernel.py_func.__code__
+        assert (loop.co_filename, loop.co_firstlineno) == (own.co_filename, own.co_firstlineno)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a system that forks")
+@pytest.mark.parametrize(("method", "team"), [("fork", False), ("spawn", True)])
+def test_a_child_may_import_us_first(method, team, tmp_path) -> None:
+    """A forked one has the parent's team of OpenMP, dead; a spawned one its own."""
+    script = tmp_path / "parent.py"
+    script.write_text("""
+import multiprocessing, sys
+import numpy, torch
+
+def child(number):
+    import os
+    from gnndrop.kernels import _threads, masked_multiply
+    from gnndrop.masks import Mask
+    torch.set_num_threads(2)
+    x = torch.from_numpy(numpy.ones((1 << 15, 4), numpy.float32))
+    total = masked_multiply(x, Mask(key=0, p=0.0)).numpy().sum()
+    return float(total) == 1 << 17, _threads._team_size(os.getpid()) > 1
+
+if __name__ == "__main__":
+    torch.set_num_threads(2)
+    torch.ones(1 << 20).add_(1)  # starts OpenMP's threads
+    with multiprocessing.get_context(sys.argv[1]).Pool(1) as pool:
+        print(*pool.map(child, [0])[0])
+""")
+    command = [sys.executable, "-W", "ignore", str(script), method]
+    run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    has_team = team and _threads._team_size(os.getpid()) > 1
+    assert run.stdout.split() == ["True", str(has_team)], run.stderr
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a system that forks")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 def test_a_forked_child_computes_too(sharing) -> None:
