@@ -28,14 +28,15 @@ GRAIN = 1 << 20
 PARTS_PER_THREAD = 8  # of plain threads: torch's keep spinning, so a core may be half ours
 
 
-def count_parts(work: int) -> int:
+def count_parts(work: int, least: int = 0) -> int:
     """Return into how many parts to cut the work: one, or as many as serve all threads.
 
     Args:
         work: the number of entries to compute.
+        least: below so many it is one part; default none.
     """
     threads = torch.get_num_threads()
-    if threads == 1 or work < 2 * TEAM_GRAIN:
+    if threads == 1 or work < max(2 * TEAM_GRAIN, least):
         return 1
     team = _team_size(os.getpid())
     if team:

@@ -21,6 +21,9 @@ from gnndrop.kernels._threads import count_parts, share
 from gnndrop.masks import HALF, Mask, column_words, gaussian_deviation
 
 NONE = np.empty(0, dtype=np.int64)
+# What attention computes less of is one part: to compile the loops of its four kernels takes three
+# seconds, more than a small graph gains from them in thousands of epochs.
+ATTENTION_GRAIN = 1 << 20
 HAS_MKL = bool(torch.backends.mkl.is_available())  # type: ignore[no-untyped-call]  # in torch
 to_csr(torch.ones(1, 1))  # has torch's remark that CSR is in beta said here, unheard
 
@@ -279,7 +282,7 @@ def attention(
     graph = rows.arrays
     scores = (_array(source), _array(target), out.numpy().dtype.type(slope))
     masked = (coins, key, threshold, by_row, by_column, protect_self_loops, words)
-    bounds = _balanced(rows, 4 * heads)
+    bounds = _balanced(rows, 4 * heads, ATTENTION_GRAIN)
     share(_compiled.attention_scores, (*graph, *scores, *masked, out.numpy()), bounds)
     out.exp2_()  # vectorised; exp_ hangs in forked processes, where MKL computes it
     share(_compiled.normalize_rows, (graph[0], graph[2], out.numpy()), bounds)
@@ -300,11 +303,11 @@ def attention_derivative(
     scores = (_array(source), _array(target), edges.numpy().dtype.type(slope))
     values = (_array(alpha), _array(gradient), edges.numpy(), targets.numpy())
     arguments = (*by_target.arrays, *scores, *values)
-    bounds = _balanced(by_target, 4 * source.size(1))
+    bounds = _balanced(by_target, 4 * source.size(1), ATTENTION_GRAIN)
     share(_compiled.attention_derivative, arguments, bounds)
     pointer, _, order = by_source.arrays
     sums = (pointer, order, edges.numpy(), sources.numpy())
-    share(_compiled.sum_edges, sums, _balanced(by_source, source.size(1)))
+    share(_compiled.sum_edges, sums, _balanced(by_source, source.size(1), ATTENTION_GRAIN))
     return sources, targets
 
 
@@ -388,6 +391,6 @@ def _cut(num_rows: int, parts: int) -> NDArray[np.int64]:
     return np.arange(parts + 1) * num_rows // parts
 
 
-def _balanced(rows: Compressed, width: int) -> NDArray[np.int64]:
+def _balanced(rows: Compressed, width: int, least: int = 0) -> NDArray[np.int64]:
     """Cut rows so that every part has as many edges."""
-    return rows.cut(count_parts(rows.other.size(0) * width))
+    return rows.cut(count_parts(rows.other.size(0) * width, least))

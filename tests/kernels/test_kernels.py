@@ -518,6 +518,7 @@ def sharing(request, monkeypatch) -> Iterator[list[int]]:
 
     monkeypatch.setattr(_threads, "TEAM_GRAIN", 1)
     monkeypatch.setattr(_threads, "GRAIN", 1)
+    monkeypatch.setattr(cpu, "ATTENTION_GRAIN", 0)
     if request.param == "pool":
         monkeypatch.setattr(_threads, "_team_size", lambda process: 0)
     elif _threads._team_size(os.getpid()) < 2:
