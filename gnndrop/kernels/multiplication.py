@@ -31,7 +31,8 @@ def masked_multiply(
         Shape (R, C), differentiable to any order.
 
     Raises:
-        ParameterError: if `x` is no matrix, or `rows` not int64 with one coordinate for each row.
+        ParameterError: if `x` is no matrix, `rows` not int64 with one coordinate for each row, or
+            the rows are no blocks of a mask for several samples (`Mask.keys`).
 
     Example:
         >>> everything = Mask(key=0, p=1.0)
@@ -60,6 +61,9 @@ def masked_multiply_sparse(x: Tensor, mask: Mask) -> Tensor:
 
     Returns:
         Sparse CSR of the same sparsity pattern.
+
+    Raises:
+        ParameterError: if the rows are no blocks of a mask for several samples.
 
     Example:
         >>> from gnndrop.graph import to_csr
